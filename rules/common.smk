@@ -1,0 +1,91 @@
+"""What the rules share: the checked config as STUDY, source files as inputs, package versions as params. No rules."""
+
+import os
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+# The workflow may be a module of another one: its own folder, not that of the main Snakefile.
+SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from hemorrhage import closure, plugins, refusals, study
+from hemorrhage.sources import fetch
+
+try:
+    validate(config, "schemas/config.schema.yaml")
+    STUDY = study.Study(config)
+except (WorkflowError, ValueError) as error:
+    sys.exit(f"The config is refused: {refusals.reason(error)}")
+
+MODEL = "results/models/{model}"
+VARIANT = f"{MODEL}/variants/{{variant}}"
+TABLES = "results/tables"
+
+
+def software(*packages):
+    """Versions of the packages that can change a job's numbers; "absent" where one is not installed."""
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "absent"
+
+    return {package: version(package) for package in sorted(packages)}
+
+
+TORCH = software("torch", "transformers", "tokenizers", "safetensors", "numpy")
+TABLE = software("numpy", "pandas", "pyarrow")
+FIGURE = software("matplotlib", "numpy", "pandas")
+
+
+def relative(file):
+    """A file of the project, relative to the working directory: absolute inputs re-run when the folder moves."""
+    return os.path.relpath(SCRIPTS.parent / file)
+
+
+def sources(script, kind=None, names=()):
+    """The script of a rule and all it imports, and the plug-in files that it loads by name with all they import."""
+    files = [plugins.found(kind)[name].path for name in names]
+    return closure.sources(SCRIPTS / script, *files)
+
+
+def get_modification_sources(wildcards):
+    methods = [step.method for step in STUDY.by_slug[wildcards.variant].steps]
+    return sources("modify_model.py", "modifications", methods)
+
+
+def get_modification_data(wildcards):
+    """What the steps of a variant read beside the model."""
+    variant = STUDY.by_slug[wildcards.variant]
+    folder = MODEL.format(model=wildcards.model)
+    files = [f"{folder}/tokens/calibration.{name}.npz" for name in variant.calibrations()]
+    files += [f"{folder}/gradients/{name}.safetensors" for name in STUDY.gradients_of(variant)]
+    if "fit_reference" in variant.needs:
+        files += [f"{folder}/tokens/fit.npz", f"{folder}/reference/fit/reference.json"]
+    return files + STUDY.given_of(variant)
+
+
+def get_variant(wildcards):
+    return STUDY.by_slug[wildcards.variant]
+
+
+def get_memory_mb(wildcards, input):
+    """Three times the dense checkpoint and 1.5 GB; the promise of the README."""
+    base = Path(MODEL.format(model=wildcards.model)) / "base"
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    return 1500 + 3 * size // 10**6 if size else 4000
+
+
+def every(pattern, variants):
+    """``pattern`` for every model and each of ``variants``."""
+    return [
+        pattern.replace("{model}", model).replace("{variant}", variant)
+        for model in STUDY.config["models"]
+        for variant in variants
+    ]

@@ -1,0 +1,38 @@
+"""This part measures the variants, one rule for each probe.
+
+REQUIRED INPUTS: variants/{variant}/modification.json, reference/evaluation/, tokens/evaluation.npz
+OUTPUTS: variants/{variant}/{probe}.json and {probe}.npz
+"""
+
+for probe in STUDY.config["probes"]:
+
+    rule:
+        name:
+            f"measure_{probe}"
+        input:
+            modification=f"{VARIANT}/modification.json",
+            reference=f"{MODEL}/reference/evaluation/reference.json",
+            hidden=f"{MODEL}/reference/evaluation/hidden.npy",
+            tokens=f"{MODEL}/tokens/evaluation.npz",
+            data=get_modification_data,
+            sources=sources("measure_probe.py", "probes", [probe]),
+        output:
+            record=ensure(f"{VARIANT}/{probe}.json", non_empty=True),
+            arrays=ensure(f"{VARIANT}/{probe}.npz", non_empty=True),
+        log:
+            f"results/logs/measure_{probe}/{{model}}/{{variant}}.log",
+        benchmark:
+            f"results/benchmarks/measure_{probe}/{{model}}/{{variant}}.jsonl"
+        # Readers of a checkpoint before its makers, or the scheduler builds far ahead and the cache evicts.
+        priority: 10
+        threads: 1
+        resources:
+            mem_mb=get_memory_mb,
+            gpu=1,
+        params:
+            probe={"name": probe, "settings": STUDY.config["probes"][probe]["settings"]},
+            given={"dtype": STUDY.config["dtype"], "seed": STUDY.config["seed"], "chunk": STUDY.config["chunk"]},
+            batch=STUDY.config["batch"],
+            software=TORCH,
+        script:
+            "../scripts/measure_probe.py"

@@ -1,0 +1,53 @@
+"""This part fetches models and texts and brings them into one form.
+
+REQUIRED INPUTS: none; sources of the config, from the cache of downloads or the network.
+OUTPUTS: results/models/{model}/base/ (dense checkpoint, tokenizer), results/models/{model}/tokens/{set}.npz
+"""
+
+
+# Fetch a model and write it as a dense checkpoint.
+rule prepare_model:
+    input:
+        sources=sources("prepare_model.py", "sources", fetch.kinds()),
+    output:
+        # The record is the edge: Snakemake does not notice a changed file inside a folder.
+        record=ensure(f"{MODEL}/base/hemorrhage.json", non_empty=True),
+    log:
+        "results/logs/prepare_model/{model}.log",
+    benchmark:
+        "results/benchmarks/prepare_model/{model}.jsonl"
+    retries: 1
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        source=lambda wildcards: STUDY.config["models"][wildcards.model],
+        dtype=STUDY.config["dtype"],
+        trust=lambda wildcards: STUDY.trusted(wildcards.model),
+        software=TORCH,
+    script:
+        "../scripts/prepare_model.py"
+
+
+# Cut text into fixed windows of tokens; the sets share no article.
+rule prepare_tokens:
+    input:
+        base=f"{MODEL}/base/hemorrhage.json",
+        sources=sources("prepare_tokens.py", "sources", fetch.kinds()),
+    output:
+        tokens=ensure(f"{MODEL}/tokens/{{set}}.npz", non_empty=True),
+    log:
+        "results/logs/prepare_tokens/{model}.{set}.log",
+    benchmark:
+        "results/benchmarks/prepare_tokens/{model}.{set}.jsonl"
+    retries: 1
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        specs=lambda wildcards: STUDY.token_specs(wildcards.set),
+        texts=lambda wildcards: STUDY.texts_of(wildcards.set),
+        seed=STUDY.config["seed"],
+        software=software("transformers", "tokenizers", "mwparserfromhell", "numpy"),
+    script:
+        "../scripts/prepare_tokens.py"

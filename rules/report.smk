@@ -1,0 +1,86 @@
+"""This part draws the figures and writes summary and report, all from the tables.
+
+REQUIRED INPUTS: results/tables/*.tsv, windows.parquet
+OUTPUTS: results/figures/*.svg and *.png, results/summary.md, results/report.html
+"""
+
+FIGURES = [f"results/figures/{figure}.{suffix}" for figure in STUDY.figures() for suffix in ("svg", "png")]
+
+for figure in STUDY.figures():
+
+    rule:
+        name:
+            f"plot_{figure}"
+        input:
+            metrics=f"{TABLES}/metrics.tsv",
+            thresholds=f"{TABLES}/thresholds.tsv",
+            mitigations=f"{TABLES}/mitigations.tsv",
+            floors=f"{TABLES}/floors.tsv",
+            sources=sources("plot_figure.py", "figures", [STUDY.figures()[figure]["name"]]),
+        output:
+            svg=f"results/figures/{figure}.svg",
+            png=f"results/figures/{figure}.png",
+        log:
+            f"results/logs/plot_{figure}.log",
+        benchmark:
+            f"results/benchmarks/plot_{figure}.jsonl"
+        threads: 1
+        params:
+            figure=STUDY.figures()[figure],
+            grid=STUDY.grid(),
+            thresholds=STUDY.config["thresholds"],
+            software=FIGURE,
+        script:
+            "../scripts/plot_figure.py"
+
+
+# Findings, thresholds and mitigations on one page of Markdown.
+rule write_summary:
+    input:
+        metrics=f"{TABLES}/metrics.tsv",
+        thresholds=f"{TABLES}/thresholds.tsv",
+        mitigations=f"{TABLES}/mitigations.tsv",
+        floors=f"{TABLES}/floors.tsv",
+        bases=every(f"{MODEL}/base/hemorrhage.json", [""]),
+        sources=sources("write_summary.py"),
+    output:
+        summary="results/summary.md",
+    log:
+        "results/logs/write_summary.log",
+    benchmark:
+        "results/benchmarks/write_summary.jsonl"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        thresholds=STUDY.config["thresholds"],
+        software=TABLE,
+    script:
+        "../scripts/write_summary.py"
+
+
+# One self-contained page.
+rule write_report:
+    input:
+        metrics=f"{TABLES}/metrics.tsv",
+        thresholds=f"{TABLES}/thresholds.tsv",
+        mitigations=f"{TABLES}/mitigations.tsv",
+        floors=f"{TABLES}/floors.tsv",
+        figures=[figure for figure in FIGURES if figure.endswith(".svg")],
+        bases=every(f"{MODEL}/base/hemorrhage.json", [""]),
+        template=relative("rules/report/report.html.j2"),
+        style=relative("rules/report/report.css"),
+        sources=sources("write_report.py", "modifications", STUDY.methods()),
+    output:
+        report="results/report.html",
+    log:
+        "results/logs/write_report.log",
+    benchmark:
+        "results/benchmarks/write_report.jsonl"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        thresholds=STUDY.config["thresholds"],
+        figures=list(STUDY.figures()),
+        software=software("jinja2", "pandas"),
+    script:
+        "../scripts/write_report.py"

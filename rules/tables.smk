@@ -1,0 +1,102 @@
+"""This part gathers the records into tables and finds what they say.
+
+REQUIRED INPUTS: variants/*/{probe}.json, variants/*/text/*.json, reference/evaluation/reference.json
+OUTPUTS: results/tables/{metrics,floors,thresholds,mitigations}.tsv, windows.parquet
+
+Everything after `collect_metrics` reads tables only.
+"""
+
+
+def get_records():
+    """The records of every probe and decoder, for the variants that the config chooses."""
+    records = [
+        record
+        for probe in STUDY.config["probes"]
+        for record in every(f"{VARIANT}/{probe}.json", STUDY.chosen(probe))
+    ]
+    return records + [
+        record
+        for decoder in STUDY.decoders
+        for record in every(f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding"))
+    ]
+
+
+# One row per variant, metric and sweep; sums over windows beside it.
+rule collect_metrics:
+    input:
+        records=get_records(),
+        sources=sources("collect_metrics.py"),
+    output:
+        metrics=f"{TABLES}/metrics.tsv",
+        windows=f"{TABLES}/windows.parquet",
+    log:
+        "results/logs/collect_metrics.log",
+    benchmark:
+        "results/benchmarks/collect_metrics.jsonl"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        software=TABLE,
+    script:
+        "../scripts/collect_metrics.py"
+
+
+# What differs between the reference and itself.
+rule collect_floors:
+    input:
+        references=every(f"{MODEL}/reference/evaluation/reference.json", [""]),
+        sources=sources("collect_floors.py"),
+    output:
+        floors=f"{TABLES}/floors.tsv",
+    log:
+        "results/logs/collect_floors.log",
+    benchmark:
+        "results/benchmarks/collect_floors.jsonl"
+    threads: 1
+    params:
+        models=list(STUDY.config["models"]),
+        software=TABLE,
+    script:
+        "../scripts/collect_floors.py"
+
+
+# The farthest level before damage exceeds each tolerance.
+rule find_thresholds:
+    input:
+        metrics=f"{TABLES}/metrics.tsv",
+        floors=f"{TABLES}/floors.tsv",
+        sources=sources("find_thresholds.py"),
+    output:
+        thresholds=f"{TABLES}/thresholds.tsv",
+    log:
+        "results/logs/find_thresholds.log",
+    benchmark:
+        "results/benchmarks/find_thresholds.jsonl"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        criteria=STUDY.config["thresholds"]["criteria"],
+        software=TABLE,
+    script:
+        "../scripts/find_thresholds.py"
+
+
+# Whether each mitigation helps: the shift of the threshold and the difference at equal level, paired.
+rule compare_mitigations:
+    input:
+        metrics=f"{TABLES}/metrics.tsv",
+        windows=f"{TABLES}/windows.parquet",
+        sources=sources("compare_mitigations.py"),
+    output:
+        mitigations=f"{TABLES}/mitigations.tsv",
+    log:
+        "results/logs/compare_mitigations.log",
+    benchmark:
+        "results/benchmarks/compare_mitigations.jsonl"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        criteria=STUDY.config["thresholds"]["criteria"],
+        software=TABLE,
+    script:
+        "../scripts/compare_mitigations.py"

@@ -1,0 +1,8 @@
+"""Find the threshold of every sweep by every criterion."""
+
+from hemorrhage import jobs, thresholds
+
+if __name__ == "__main__":
+    with jobs.job(snakemake) as log:
+        thresholds.find(snakemake.input.metrics, snakemake.params.grid, snakemake.params.criteria,
+                        snakemake.input.floors, snakemake.output.thresholds)

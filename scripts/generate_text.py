@@ -1,0 +1,27 @@
+"""Continue the prompts with one variant and one decoder."""
+
+from hemorrhage import checkpoints, generation, jobs, models, prompts
+from hemorrhage.modification_data import ModificationData
+from hemorrhage.tokens import TokenSet
+
+
+def generate(modification, tokens, decoder, asked, length, data, output):
+    """Write one line per prompt and seed."""
+    tokenizer = models.load_tokenizer(data.base)
+    if asked["path"]:
+        chosen = prompts.from_file(asked["path"], tokenizer, asked["count"])
+    else:
+        chosen = prompts.from_tokens(TokenSet.load(tokens), tokenizer, asked["count"], asked["tokens"])
+    model, _ = checkpoints.open_variant(modification, data)
+    made = generation.continue_prompts(model, chosen, decoder["name"], decoder["settings"], length["seeds"],
+                                       length["new_tokens"])
+    generation.write_text(output, made, tokenizer, length["new_tokens"])
+
+
+if __name__ == "__main__":
+    with jobs.job(snakemake) as log:
+        jobs.use_threads(snakemake)
+        model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
+        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        generate(snakemake.input.modification, snakemake.input.tokens, snakemake.params.decoder,
+                 snakemake.params.prompts, snakemake.params.length, data, snakemake.output.text)

@@ -1,0 +1,173 @@
+"""A variant is its recipe; its checkpoint is a cache of it.
+
+``build`` follows a recipe and fills the cache; ``open_variant`` loads the entry, or follows the recipe again if the
+entry was evicted, and checks the fingerprint either way. The cache lies outside the results, is limited in size
+(``HEMORRHAGE_CACHE_GB``, default 20) and drops the entry that was used longest ago. The key holds the recipe, the
+digests of the sources, the package versions and the digests of base and data: a key of the recipe alone gave stale
+weights after a method was edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hemorrhage import attachments, cache, files, models, plugins
+from hemorrhage.modification_data import ModificationData
+
+LOG = logging.getLogger(__name__)
+RECORD = "hemorrhage.json"
+BYTES_PER_GB = 10**9
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return a digest of every parameter, every persistent buffer and every attachment of a model."""
+    attached = json.dumps(attachments.attached(model), sort_keys=True)
+    return hashlib.blake2b(f"{models.weights_digest(model)} {attached}".encode(), digest_size=16).hexdigest()
+
+
+def key(recipe: list[dict[str, Any]], data: ModificationData, sources: Iterable[str], versions: dict[str, str]) -> str:
+    """Return the cache key of a recipe: what can change the weights, and nothing that cannot (paths, times)."""
+    digests = sorted(files.digest(source) for source in sources)
+    cause = [recipe, digests, versions, data.digests(recipe)]
+    return hashlib.sha256(json.dumps(cause, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def build(recipe: list[dict[str, Any]], data: ModificationData, entry: str) -> dict[str, Any]:
+    """Follow a recipe, fill the cache entry and return the record that ``modification.json`` holds.
+
+    Raises ValueError if a step leaves a weight that is not finite.
+    """
+    with files.locked(_lock(entry)):
+        model, record = follow(recipe, data)
+        record["key"] = entry
+        if not _is_given(recipe):
+            record["bytes"] = save(model, _folder(entry), record)
+    evict(keep=entry)
+    return record
+
+
+def open_variant(modification: str | os.PathLike, data: ModificationData) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Return (model, record) of the variant whose ``modification.json`` is given.
+
+    Raises ValueError if the weights are not those that were recorded.
+    """
+    record = files.read_json(modification)
+    folder = _folder(record["key"])
+    with files.locked(_lock(record["key"])):
+        if _is_given(record["recipe"]):
+            model, _ = follow(record["recipe"], data)
+        else:
+            if not (folder / RECORD).is_file():
+                LOG.info("The checkpoint of %s is no longer cached; its recipe is followed again.", modification)
+                model, fresh = follow(record["recipe"], data)
+                save(model, folder, {**fresh, "key": record["key"]})
+            model = load(folder, data.dtype, data.device)
+            os.utime(folder)
+    found = fingerprint(model)
+    if found != record["fingerprint"]:
+        files.remove(folder)
+        raise ValueError(
+            f"{modification}: the weights have fingerprint {found}, recorded is {record['fingerprint']}; other "
+            "software, another device or a changed checkpoint made them. Delete this file and run again."
+        )
+    return model, record
+
+
+def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Apply the steps of a recipe in order; returns (model, record)."""
+    model = None
+    achieved, layers = [], None
+    for step in recipe:
+        plugin = plugins.get("modifications", step["method"])
+        settings = plugin.settings(step["settings"])
+        if hasattr(plugin.module, "load"):
+            if model is not None:
+                raise ValueError(f"{step['method']}: it brings its own weights, so it must be the first step.")
+            model = plugin.module.load(settings, data)
+        elif model is None:
+            model = models.load(data.base, data.dtype, data.device)
+        before = layers if layers is not None else list(range(_depth(model)))
+        effect = plugin.module.apply(model, settings, data)
+        chosen = effect.pop("layer_map", range(len(before)))
+        layers = [None if index is None else before[index] for index in chosen]
+        achieved.append({"method": step["method"], **effect})
+        _require_finite(model, step["method"])
+    parameters = sum(p.numel() for p in model.parameters())
+    record = {"recipe": recipe, "achieved": achieved, "layer_map": layers, "attachments": attachments.attached(model),
+              "parameters": parameters, "fingerprint": fingerprint(model)}
+    return model, record
+
+
+def save(model: torch.nn.Module, folder: Path, record: dict[str, Any]) -> int:
+    """Write a checkpoint folder in one step; returns the bytes of its weights."""
+    with files.atomic(folder) as part:
+        return write(model, part, record)
+
+
+def write(model: torch.nn.Module, folder: Path, record: dict[str, Any]) -> int:
+    """Write into ``folder`` what plain transformers loads, and ``hemorrhage.json``; returns the bytes of its weights."""
+    model.save_pretrained(folder)
+    size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    files.write_json(Path(folder) / RECORD, {**record, "bytes": size})
+    return size
+
+
+def load(folder: str | os.PathLike, dtype: str, device: str) -> torch.nn.Module:
+    """Load a checkpoint folder and put its attachments back as hooks."""
+    model = models.load(folder, dtype, device)
+    for spec in files.read_json(Path(folder) / RECORD).get("attachments", []):
+        attachments.attach(model, spec)
+    return model
+
+
+def evict(keep: str) -> None:
+    """Drop the entries used longest ago until the cache is within its limit; entries in use and ``keep`` stay."""
+    limit = float(os.environ.get("HEMORRHAGE_CACHE_GB", "20")) * BYTES_PER_GB
+    entries = sorted((path for path in _root().iterdir() if (path / RECORD).is_file()), key=lambda p: p.stat().st_mtime)
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
+    for path in entries:
+        if sum(sizes.values()) <= limit:
+            return
+        if path.name == keep:
+            continue
+        with files.locked(_lock(path.name), wait=False) as free:
+            if free:
+                files.remove(path)
+                sizes.pop(path)
+
+
+def _root() -> Path:
+    root = cache.checkpoints()
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def _folder(entry: str) -> Path:
+    return _root() / entry
+
+
+def _lock(entry: str) -> Path:
+    return _root() / f"{entry}.lock"
+
+
+def _is_given(recipe: list[dict[str, Any]]) -> bool:
+    """A recipe of one ready checkpoint: it lies on disk already, packed formats cannot be saved again."""
+    return len(recipe) == 1 and hasattr(plugins.get("modifications", recipe[0]["method"]).module, "load")
+
+
+def _depth(model: torch.nn.Module) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def _require_finite(model: torch.nn.Module, method: str) -> None:
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{method}: it left values in {name} that are not finite.")

@@ -1,0 +1,1 @@
+"""The decoders: one file each; the docstring of ``generation.py`` says what they define."""

@@ -1,0 +1,35 @@
+"""Measure one variant with one probe, against the reference."""
+
+from hemorrhage import checkpoints, jobs, plugins, records
+from hemorrhage.modification_data import ModificationData
+from hemorrhage.probing import Context
+from hemorrhage.reference import Reference
+from hemorrhage.tokens import TokenSet
+
+
+def measure(modification, reference, tokens, record, identity, probe, data, batch):
+    """Write the records of ``probe`` for the variant of ``modification``; ``identity`` names model and variant."""
+    plugin = plugins.get("probes", probe["name"])
+    settings = plugin.settings(probe["settings"])
+    model, facts = checkpoints.open_variant(modification, data)
+    context = Context(
+        tokens=TokenSet.load(tokens),
+        reference=Reference.open(reference),
+        reference_head=data.reference_head,
+        batch=batch,
+        layer_map=facts["layer_map"],
+        model=identity["model"],
+    )
+    measurement = plugin.module.measure(model, context, settings)
+    records.write(record, measurement, probe=probe["name"], version=plugin.module.VERSION,
+                  protocol=context.tokens.meta["protocol"], **identity)
+
+
+if __name__ == "__main__":
+    with jobs.job(snakemake) as log:
+        jobs.use_threads(snakemake)
+        model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
+        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        measure(snakemake.input.modification, snakemake.input.reference.rsplit("/", 1)[0], snakemake.input.tokens,
+                snakemake.output.record, dict(snakemake.wildcards.items()), snakemake.params.probe, data,
+                snakemake.params.batch)

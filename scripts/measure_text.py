@@ -1,0 +1,8 @@
+"""Compare one variant's continuations with its greedy ones and with the reference's."""
+
+from hemorrhage import jobs, trajectories
+
+if __name__ == "__main__":
+    with jobs.job(snakemake) as log:
+        trajectories.measure(snakemake.input.text, snakemake.input.greedy, snakemake.input.reference,
+                             snakemake.output.record, **dict(snakemake.wildcards.items()))

@@ -1,0 +1,11 @@
+"""Draw one figure from the tables."""
+
+from hemorrhage import jobs, plugins
+
+if __name__ == "__main__":
+    with jobs.job(snakemake) as log:
+        figure = snakemake.params.figure
+        paths = {name: snakemake.input[name] for name in ("metrics", "thresholds", "mitigations", "floors")}
+        plugins.get("figures", figure["name"]).module.draw(
+            paths, snakemake.params.grid, snakemake.params.thresholds, figure, snakemake.output.svg,
+            snakemake.output.png)

@@ -1,0 +1,42 @@
+"""What a modification reads beside the model, made of a tiny reference instead of the files of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import tiny
+import torch
+from hemorrhage import gradients
+from hemorrhage.head import Head, hidden_states
+from hemorrhage.modification_data import FitReference
+
+
+@dataclasses.dataclass
+class TinyData:
+    """The interface of ``ModificationData`` over random tokens and the unchanged tiny model."""
+
+    architecture: str = "llama"
+    device: str = "cpu"
+    chunk: int | None = None
+    seed: int = 1
+    dtype: str = "float32"
+
+    @cached_property
+    def reference(self):
+        """The unchanged model."""
+        return tiny.build(self.architecture, device=self.device)
+
+    def tokens(self, name: str) -> torch.Tensor:
+        """Calibration tokens; every name is another set."""
+        return tiny.tokens(8, 24, seed=sum(name.encode()), device=self.device)
+
+    def gradients(self, name: str, norm: str) -> dict[str, torch.Tensor]:
+        """Gradients of the unchanged model."""
+        return gradients.collect(tiny.build(self.architecture, device=self.device), self.tokens(name), norm)
+
+    @cached_property
+    def fit(self) -> FitReference:
+        """The reference on fit tokens."""
+        tokens = tiny.tokens(6, 24, seed=99, device=self.device)
+        return FitReference(tokens, hidden_states(self.reference, tokens), Head.of(self.reference))

@@ -1,0 +1,66 @@
+"""Mitigations: what they are compared with, the shift of the threshold, the difference at equal level."""
+
+import math
+
+import pytest
+
+from hemorrhage import mitigations, tables
+from hemorrhage.thresholds import Threshold
+
+
+@pytest.fixture
+def compared(example):
+    return tables.read(example["mitigations"])
+
+
+def test_every_mitigation_meets_what_it_repairs(compared):
+    pairs = set(zip(compared.mitigation, compared.baseline, compared.sweep_baseline, strict=True))
+    assert pairs == {("calibrated_temperature", "none", "magnitude_sparsity~*"),
+                     ("gradient_aware", "magnitude", "magnitude_sparsity~*"),
+                     ("gradient_aware", "wanda", "wanda_sparsity~*"),
+                     ("dynamic_activations", "static_activations", "static_activations_bits~*")}
+
+
+def test_a_shift_is_the_difference_of_the_thresholds_with_a_paired_interval(compared, example):
+    row = compared[(compared.kind == "threshold") & (compared.baseline == "wanda") & (compared.criterion == "kl_0.1")]
+    row = row.iloc[0]
+    assert row["shift"] == pytest.approx(row.threshold_mitigated - row.threshold_baseline)
+    assert 0 < row.shift_low < row["shift"] < row.shift_high and row.verdict == "helps"
+    found = tables.read(example["thresholds"])
+    wanda = found[(found.sweep == "wanda_sparsity~*") & (found.criterion == "kl_0.1")].iloc[0]
+    assert row.threshold_baseline == wanda.threshold
+    assert row.shift_high - row.shift_low < wanda.high - wanda.low + 0.02  # pairing keeps it narrow
+
+
+def test_on_an_integer_axis_the_shift_counts_levels_towards_damage(compared):
+    rows = compared[(compared.mitigation == "dynamic_activations") & (compared.kind == "threshold")]
+    by_name = {row["criterion"]: row for row in rows.to_dict("records")}
+    assert by_name["kl_0.1"]["shift"] == 1 and by_name["kl_0.1"]["shift_state"] == "levels"
+    assert by_name["kl_0.01"]["shift_state"] == "at least" and by_name["kl_0.01"]["shift_low"] == 1
+
+
+def test_differences_stand_at_levels_that_both_sides_have(compared):
+    rows = compared[(compared.kind == "level") & (compared.criterion == "kl") & (compared.baseline == "magnitude")]
+    assert [float(level) for level in rows.level] == [0.1, 0.3, 0.4, 0.5]
+    assert ((rows.value_mitigated - rows.value_baseline) - rows.difference).abs().max() < 1e-12
+    assert (rows.difference_high < 0).all() and (rows.verdict == "helps").all()
+
+
+@pytest.mark.parametrize(("low", "high", "good", "word"), [
+    (0.1, 0.2, 1, "helps"), (-0.2, -0.1, 1, "hurts"), (-0.2, -0.1, -1, "helps"), (-0.1, 0.1, 1, "no difference"),
+    (math.nan, math.nan, 1, "undecided"), (0.1, math.inf, -1, "hurts")])
+def test_the_verdict_says_whether_the_interval_excludes_zero(low, high, good, word):
+    assert mitigations.verdict(low, high, good) == word
+
+
+def test_censored_thresholds_bound_the_shift():
+    nan = math.nan
+    inside = Threshold(0.3, 0.28, 0.33, 0.2, 0.4, "inside", 5, True)
+    beyond = Threshold(nan, 0.5, math.inf, 0.6, nan, "not reached", 5, True)
+    helped = mitigations._censored(inside, beyond, 1.0)
+    assert helped["shift_state"] == "at least" and helped["shift_low"] == pytest.approx(0.27)
+    assert helped["verdict"] == "helps"
+    hurt = mitigations._censored(beyond, inside, 1.0)
+    assert hurt["shift_state"] == "at most" and hurt["shift_high"] == pytest.approx(-0.27)
+    assert hurt["verdict"] == "hurts"
+    assert mitigations._censored(beyond, beyond, 1.0)["shift_state"] == "not reached / not reached"

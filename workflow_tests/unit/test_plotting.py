@@ -1,0 +1,86 @@
+"""Figures: each is drawn from the tables, with the same bytes every time, also from tables with little in them."""
+
+import math
+from xml.etree import ElementTree
+
+import example_study
+import numpy as np
+import pytest
+
+from hemorrhage import plotting, plugins, tables, wording
+from hemorrhage.curves import label
+
+FIGURES = {"overview": {"name": "overview"}, "mitigations": {"name": "mitigations"}, "decoding": {"name": "decoding"},
+           "family_pruning": {"name": "family", "family": "pruning"},
+           "family_quantization": {"name": "family", "family": "quantization"}}
+
+
+def _draw(stem, paths, folder):
+    figure = FIGURES[stem]
+    out = folder / f"{stem}.svg", folder / f"{stem}.png"
+    plugins.get("figures", figure["name"]).module.draw(paths, paths["study"], example_study.SETTINGS, figure, *out)
+    return out
+
+
+@pytest.mark.parametrize("stem", FIGURES)
+def test_a_figure_is_valid_and_has_the_same_bytes_every_time(stem, example, tmp_path):
+    first = [path.read_bytes() for path in _draw(stem, example, tmp_path / "a")]
+    again = [path.read_bytes() for path in _draw(stem, example, tmp_path / "b")]
+    assert first == again
+    ElementTree.fromstring(first[0])
+    assert len(first[0]) > 20_000 and first[1].startswith(b"\x89PNG")
+
+
+def test_infinite_damage_can_be_drawn(example, tmp_path):
+    metrics = tables.read(example["metrics"])
+    damaged = metrics.metric.isin(["kl", "delta_nll", "perplexity_ratio"])
+    broken = (metrics.variant == "magnitude_sparsity~0.5") & damaged
+    metrics.loc[broken, ["value", "se", "low", "high"]] = [math.inf, math.nan, math.nan, math.nan]
+    tables.write(metrics, tmp_path / "metrics.tsv")
+    for stem in ("overview", "family_pruning", "mitigations"):
+        svg, _ = _draw(stem, {**example, "metrics": tmp_path / "metrics.tsv"}, tmp_path)
+        assert svg.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("stem", FIGURES)
+def test_a_study_of_the_reference_alone_gets_a_figure_that_says_so(stem, example, tmp_path):
+    paths = {**example}
+    for name in ("metrics", "thresholds", "mitigations"):
+        frame = tables.read(example[name])
+        if name == "metrics":
+            frame = frame[(frame.variant == "identity") & (frame.probe == "fidelity")]
+        else:
+            frame = frame.iloc[:0]
+        tables.write(frame, tmp_path / f"{name}.tsv")
+        paths[name] = tmp_path / f"{name}.tsv"
+    svg, png = _draw(stem, paths, tmp_path)
+    assert svg.exists() and png.exists()
+
+
+def test_names_for_people():
+    study = {"repairs": {"drop_blocks": [], "magnitude": [], "rtn": []}}
+    assert label("drop_blocks_count~*", study) == "drop blocks"
+    assert label("magnitude_sparsity~0.5_n~2_m~4+rtn_bits~*_group~64", study) == \
+        "magnitude · sparsity 0.5 · n 2 · m 4 + rtn · group 64"
+    assert label("identity", study) == "identity"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (0.012345, "0.0123"), (12345.6, "12346"), (math.inf, "∞"),
+                                             (-0.5, "−0.500"), (3.1e-5, "3.1×10⁻⁵"), (math.nan, "–")])
+def test_numbers_for_people(value, text):
+    assert wording.number(value) == text
+
+
+@pytest.mark.parametrize(("ratio", "word"), [(0.9, "none"), (1.01, "none"), (1.04, "trace"), (1.6, "moderate"),
+                                             (9.9, "severe"), (11, "fatal"), (math.inf, "fatal"), (math.nan, "fatal")])
+def test_severity_words(ratio, word):
+    assert wording.severity(ratio, example_study.SEVERITY) == word
+
+
+def test_the_criterion_in_the_middle_ranks():
+    assert wording.primary(example_study.CRITERIA) == "kl_0.1"
+
+
+def test_what_cannot_be_drawn_to_scale_is_capped():
+    values, beyond = plotting.capped(np.array([1.0, math.inf, math.nan, 50.0]), 10.0)
+    assert values.tolist() == [1, 10, 10, 10] and beyond.tolist() == [False, True, True, True]

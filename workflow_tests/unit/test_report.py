@@ -1,0 +1,89 @@
+"""Summary and report: complete, self-contained, the same bytes every time."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import example_study
+import pytest
+
+from hemorrhage import findings, plugins, report, summary, tables
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "rules" / "report" / "report.html.j2"
+NOTES = ["The baseline is a dequantised Q4_1 file & its weights lie on a 4-bit grid."]
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Balance(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for key, value in attrs if key == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def figures(example, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    wanted = {"overview": {"name": "overview"}, "family_pruning": {"name": "family", "family": "pruning"}}
+    for stem, figure in wanted.items():
+        plugins.get("figures", figure["name"]).module.draw(
+            example, example["study"], example_study.SETTINGS, figure, folder / f"{stem}.svg", folder / f"{stem}.png")
+    return {stem: str(folder / f"{stem}.svg") for stem in wanted}
+
+
+def _render(example, figures, out):
+    report.write(example, figures, example["study"], example_study.SETTINGS, NOTES, str(TEMPLATE), str(out),
+                 {"wanda": "Removes what matters least."})
+    return out.read_text(encoding="utf8")
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(example, figures, tmp_path):
+    page = _render(example, figures, tmp_path / "report.html")
+    reader = Balance()
+    reader.feed(page)
+    assert not reader.open and len(reader.ids) == len(set(reader.ids))
+    assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
+    assert "@import" not in page and "url(http" not in page and "<script" not in page
+    for part in ("overview", "pruning", "mitigations", "decoding", "methods"):
+        assert f'id="{part}"' in page
+    assert "Q4_1 file &amp; its weights" in page and "Removes what matters least." in page
+
+
+def test_the_page_has_the_same_bytes_every_time(example, figures, tmp_path):
+    assert _render(example, figures, tmp_path / "a.html") == _render(example, dict(reversed(figures.items())),
+                                                                     tmp_path / "b.html")
+
+
+def test_figures_take_the_colours_of_the_theme_and_keep_their_ids_apart(figures):
+    one = report.inline(Path(figures["overview"]).read_text(encoding="utf8"), "one")
+    assert one.startswith("<svg") and "var(--ink)" in one and "#1f2430" not in one
+    assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]+)"', one))
+    assert all(name.startswith("one-") for name in re.findall(r'href="#([^"]+)"', one))
+
+
+def test_findings_name_survivors_mitigations_control_and_hidden_damage(example):
+    read = [tables.read(example[name]) for name in ("metrics", "thresholds", "mitigations")]
+    text = " ".join(findings.sentences(*read, example["study"], example_study.CRITERIA))
+    assert "gradient aware lasts to 0.35 [0.33, 0.37]" in text
+    assert "helps against magnitude" in text and "KL of exactly 0" in text
+    assert "perplexity alone would not see this damage" in text
+    assert "drop blocks does not last to 1, the mildest level tested" in text
+
+
+def test_the_summary_holds_findings_thresholds_and_notes(example, tmp_path):
+    summary.write(example, example["study"], example_study.SETTINGS, NOTES, str(tmp_path / "summary.md"))
+    text = (tmp_path / "summary.md").read_text(encoding="utf8")
+    assert text.startswith("# Summary") and NOTES[0] in text
+    assert re.search(r"\| wanda \| sparsity, share of weights \| 0\.13 \[0\.12, 0\.13\]", text)
+    widths = {line.count("|") for line in text.split("## Pruning")[1].split("\n\n")[1].splitlines()}
+    assert len(widths) == 1
