@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-import tiny
 import torch
+
+import tiny
 from hemorrhage import gradients
 from hemorrhage.head import Head, hidden_states
 from hemorrhage.modification_data import FitReference

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hemorrhage import attachments, targets
 
@@ -21,7 +22,7 @@ WHERE = ("influence", "first", "middle", "last")
 
 
 @torch.no_grad()
-def influence(model: nn.Module, tokens: Tensor, chunk: int | None = None) -> list[float]:
+def influence(model: PreTrainedModel, tokens: Tensor, chunk: int | None = None) -> list[float]:
     """Return the block influence of ShortGPT: 1 − mean over tokens of cos(input, output) of every block.
 
     Args:
@@ -49,7 +50,7 @@ def influence(model: nn.Module, tokens: Tensor, chunk: int | None = None) -> lis
     return [1 - total / tokens.numel() for total in cosines]
 
 
-def order(model: nn.Module, where: str, tokens: Tensor, chunk: int | None = None) -> tuple[list[int], list[float]]:
+def order(model: PreTrainedModel, where: str, tokens: Tensor, chunk: int | None = None) -> tuple[list[int], list[float]]:
     """Return (block indices in the order in which they are chosen, their influence if it was measured).
 
     ``influence`` begins with the block that changes its input least (equal ones by index), ``middle`` with the block
@@ -59,14 +60,14 @@ def order(model: nn.Module, where: str, tokens: Tensor, chunk: int | None = None
     if where == "influence":
         values = influence(model, tokens, chunk)
         if not all(map(math.isfinite, values)):
-            raise ValueError("where: block influence is not finite on the calibration tokens; the model is broken already.")
+            raise ValueError("where: block influence is not finite on the calibration tokens; the model is broken.")
         return sorted(range(count), key=lambda index: (values[index], index)), values
     places = {"first": lambda index: index, "last": lambda index: -index,
               "middle": lambda index: (abs(index - (count - 1) / 2), index)}
     return sorted(range(count), key=places[where]), []
 
 
-def rearrange(model: nn.Module, layer_map: Sequence[int]) -> None:
+def rearrange(model: PreTrainedModel, layer_map: Sequence[int]) -> None:
     """Replace the block list: new block i is block ``layer_map[i]`` of the old list, copied where one comes twice.
 
     Raises ValueError if the architecture fixes by depth what a block is, so that plain transformers would load
@@ -89,7 +90,7 @@ def rearrange(model: nn.Module, layer_map: Sequence[int]) -> None:
     check(model)
 
 
-def check(model: nn.Module) -> None:
+def check(model: PreTrainedModel) -> None:
     """Raise ValueError unless every block runs and the config describes this very model."""
     silent = set(range(len(targets.blocks(model)[1]))) - ran(model)
     if silent:
@@ -104,16 +105,17 @@ def check(model: nn.Module) -> None:
         if expected.get(name) != found.get(name):
             raise ValueError(
                 f"{type(model).__name__} fixes '{name}' by the depth of a block ({found.get(name)} here, "
-                f"{expected.get(name)} in a model loaded from the new config): its blocks cannot be rearranged this way."
+                f"{expected.get(name)} in a model loaded from the new config): its blocks cannot be rearranged so."
             )
 
 
 @torch.no_grad()
-def ran(model: nn.Module) -> set[int]:
+def ran(model: PreTrainedModel) -> set[int]:
     """Return the indices of the blocks that a forward pass runs."""
     seen: set[int] = set()
     layers = targets.blocks(model)[1]
-    handles = [layer.register_forward_pre_hook(lambda _module, _args, i=i: seen.add(i)) for i, layer in enumerate(layers)]
+    handles = [layer.register_forward_pre_hook(lambda _module, _args, index=index: seen.add(index))
+               for index, layer in enumerate(layers)]
     try:
         model.base_model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
     finally:
@@ -131,7 +133,7 @@ def _update_config(config: Any, depth: int, layer_map: Sequence[int]) -> None:
     config.num_hidden_layers = len(layer_map)
 
 
-def _move_attachments(model: nn.Module, name: str, layer_map: Sequence[int]) -> None:
+def _move_attachments(model: PreTrainedModel, name: str, layer_map: Sequence[int]) -> None:
     """Give attachments the names of the blocks that their hooks are on now; those of dropped blocks go."""
     moved = []
     for spec in attachments.attached(model):
@@ -145,7 +147,7 @@ def _move_attachments(model: nn.Module, name: str, layer_map: Sequence[int]) -> 
     model.hemorrhage_attachments = moved
 
 
-def _facts(model: nn.Module) -> dict[str, object]:
+def _facts(model: PreTrainedModel) -> dict[str, object]:
     """What a block is, by name: shapes of its parameters, and plain attributes such as its place or attention type."""
     name, _ = targets.blocks(model)
     facts: dict[str, object] = {}

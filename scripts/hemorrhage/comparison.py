@@ -11,6 +11,8 @@ from hemorrhage import divergence
 from hemorrhage.head import Head, hidden_states
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from hemorrhage.tokens import TokenSet
 
 
@@ -23,7 +25,7 @@ class Windows(Protocol):
 def compare(
     reference_head: Head,
     reference_hidden: Windows,
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     tokens: TokenSet,
     batch: int,
     vocabulary: int | None = None,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from hemorrhage import targets, tensors
 from hemorrhage.settings import require
@@ -19,7 +20,7 @@ from hemorrhage.settings import require
 NORMS = ("l1", "l2")
 
 
-def collect(model: nn.Module, tokens: Tensor, norm: str) -> dict[str, Tensor]:
+def collect(model: PreTrainedModel, tokens: Tensor, norm: str) -> dict[str, Tensor]:
     """Return per target name the aggregated gradient magnitude [out, in], float32.
 
     The loss of a sample is the mean cross-entropy (nats) of its tokens after the first. Magnitudes are aggregated
@@ -57,7 +58,7 @@ def collect(model: nn.Module, tokens: Tensor, norm: str) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _only(model: nn.Module, parameters, add: Callable[[nn.Parameter], None]) -> Iterator[None]:
+def _only(model: PreTrainedModel, parameters, add: Callable[[nn.Parameter], None]) -> Iterator[None]:
     """Let gradients reach ``parameters`` alone, and hand each to ``add``; everything is as before at the end."""
     asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)

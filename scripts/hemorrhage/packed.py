@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from hemorrhage import files
 from hemorrhage.settings import require
 
 # What transformers needs beside itself, as import names; they are also the names on the package index.
@@ -27,7 +28,7 @@ PACKAGES = {
 
 def method_of(config: dict[str, Any]) -> str | None:
     """Return the packing method that a ``config.json`` names, or None for a dense checkpoint."""
-    quantization = config.get("quantization_config") or config.get("compression_config")
+    quantization = config.get("quantization_config")
     return None if not quantization else str(quantization.get("quant_method", "unknown"))
 
 
@@ -44,9 +45,13 @@ def load(folder: Path, method: str, dtype: str, device: str) -> PreTrainedModel:
         ValueError: an unknown method, a package that is missing, or a checkpoint that its library cannot read.
     """
     require(method, PACKAGES, f"packing method of {folder}")
+    if _quantizes_activations(folder):
+        raise ValueError(f"{folder}: it quantises activations too, which only the kernels of its library do; "
+                         "measure the same weights with static_activations or dynamic_activations after them instead.")
     missing = [name for name in PACKAGES[method] if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"{folder}: its weights are packed with {method}; to read them install {' and '.join(missing)}.")
+        wanted = " and ".join(missing)
+        raise ValueError(f"{folder}: its weights are packed with {method}; to read them install {wanted}.")
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True,
                                                      device_map={"": device}, **_options(method))
@@ -59,13 +64,18 @@ def load(folder: Path, method: str, dtype: str, device: str) -> PreTrainedModel:
 
 def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every packed layer of a loaded model by a dense nn.Linear, in place, and forget the packing."""
-    if model.hf_quantizer.quantization_config.quant_method == "bitsandbytes":
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and quantizer.quantization_config.quant_method == "bitsandbytes":
         model.dequantize(dtype)
-    else:
-        for name, module in list(model.named_modules()):
-            if hasattr(module, "dequantize_weight"):
-                parent, _, last = name.rpartition(".")
-                setattr(model.get_submodule(parent), last, _dense(module, dtype))
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "dequantize_weight"):  # GPTQModel's layers keep weights as [in, out]
+            weight = module.dequantize_weight().T
+        elif getattr(module, "quantization_scheme", None) is not None and isinstance(module, nn.Linear):
+            weight = module.weight  # compressed-tensors has unpacked it; its forward would round it once more
+        else:
+            continue
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, _dense(weight, getattr(module, "bias", None), dtype))
     forget(model)
     model.to(dtype)
 
@@ -80,6 +90,11 @@ def forget(model: PreTrainedModel) -> None:
         model._weight_conversions = [step for step in model._weight_conversions if _has_a_way_back(step)]
     if hasattr(model, "hf_device_map"):
         del model.hf_device_map  # all on one device; transformers would take it for an offloaded model
+
+
+def _quantizes_activations(folder: Path) -> bool:
+    groups = (files.read_json(folder / "config.json")["quantization_config"].get("config_groups") or {}).values()
+    return any(group.get("input_activations") for group in groups)
 
 
 def _has_a_way_back(conversion: Any) -> bool:
@@ -100,11 +115,10 @@ def _options(method: str) -> dict[str, Any]:
     return {"quantization_config": GPTQConfig(bits=4, backend="torch")} if method == "gptq" else {}
 
 
-def _dense(packed: nn.Module, dtype: torch.dtype) -> nn.Linear:
-    """The nn.Linear that a packed layer of GPTQModel stands for; it keeps weights as [in, out]."""
-    weight = packed.dequantize_weight().T.to(dtype)
-    bias = getattr(packed, "bias", None)
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=dtype, device=weight.device)
+def _dense(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
+    """An nn.Linear with this weight [out, in] and bias."""
+    rows, columns = weight.shape
+    layer = nn.Linear(columns, rows, bias=bias is not None, dtype=dtype, device=weight.device)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if bias is not None:

@@ -1,4 +1,4 @@
-"""What every unstructured pruning method shares: its sparsity setting, cutting weights by score, and the count of them."""
+"""What every unstructured pruning method shares: its sparsity setting, cutting weights by score, and their count."""
 
 from __future__ import annotations
 
@@ -50,13 +50,12 @@ class Cutter:
     """Prunes one target after the other and counts what it pruned.
 
     Args:
-        sparsity: share to prune of every comparison group.
-        pattern: ``n:m``, or None.
+        settings: of the method, with ``sparsity`` (share to prune of every comparison group) and ``pattern``.
         per: comparison group of plain sparsity, "row" or "matrix".
     """
 
-    def __init__(self, sparsity: float, pattern: str | None, per: str) -> None:
-        self.sparsity, self.pattern, self.per = sparsity, pattern, per
+    def __init__(self, settings: Any, per: str) -> None:
+        self.sparsity, self.pattern, self.per = settings.sparsity, settings.pattern, per
         self.pruned = self.zero = self.weights = self.targets = 0
         self.error = self.energy = 0.0
 

@@ -51,7 +51,7 @@ class Metric:
     @classmethod
     def of(cls, metric: str, estimate: Estimate, unit: str = "", higher_is_better: bool | None = False) -> Metric:
         """Return an estimate under a name."""
-        return cls(metric, *dataclasses.astuple(estimate), unit, higher_is_better)
+        return cls(metric, **dataclasses.asdict(estimate), unit=unit, higher_is_better=higher_is_better)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,8 @@ from hemorrhage import comparison, files
 from hemorrhage.head import Head, check, hidden_states
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from hemorrhage.tokens import TokenSet
 
 HIDDEN, ARRAYS, RECORD = "hidden.npy", "nll.npz", "reference.json"
@@ -77,7 +79,7 @@ class Reference:
         return cls(hidden, nll, confidence, floors, record["tokens"])
 
 
-def measure(model: torch.nn.Module, tokens: TokenSet, folder: str | os.PathLike, batch: int) -> None:
+def measure(model: PreTrainedModel, tokens: TokenSet, folder: str | os.PathLike, batch: int) -> None:
     """Run the reference over ``tokens`` and write hidden.npy, nll.npz and reference.json into ``folder``.
 
     The model is left as it was; a rounded copy of it exists for a while.
@@ -91,7 +93,6 @@ def measure(model: torch.nn.Module, tokens: TokenSet, folder: str | os.PathLike,
     Raises:
         ValueError: the head cannot be applied apart from the model, or the reference itself is not finite.
     """
-    check(model)
     folder, head = Path(folder), Head.of(model)
     with files.atomic(folder / HIDDEN) as part:
         _write_hidden(model, tokens, part, batch)
@@ -102,6 +103,7 @@ def measure(model: torch.nn.Module, tokens: TokenSet, folder: str | os.PathLike,
     if broken:
         raise ValueError(f"The reference has no finite prediction at {broken} of {int(tokens.scored.sum())} scored "
                          "positions; measure it in float32, or use another model.")
+    check(model)  # after the search for broken positions, which would look like a head that does not fit
     rounded = comparison.compare(head, hidden, _rounded(model), tokens, batch)
     files.write_arrays(folder / ARRAYS, nll=other["reference_nll"], confidence=other["confidence"])
     files.write_json(folder / RECORD, {
@@ -110,13 +112,13 @@ def measure(model: torch.nn.Module, tokens: TokenSet, folder: str | os.PathLike,
     })
 
 
-def _write_hidden(model: torch.nn.Module, tokens: TokenSet, path: Path, batch: int) -> None:
+def _write_hidden(model: PreTrainedModel, tokens: TokenSet, path: Path, batch: int) -> None:
     """Fill a .npy with the inputs of the output embedding, batch after batch."""
     array = None
     for start in range(0, len(tokens.tokens), batch):
         ids = torch.as_tensor(tokens.tokens[start:start + batch], dtype=torch.long, device=model.device)
-        values = hidden_states(model, ids).cpu()
-        values = (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()
+        hidden = hidden_states(model, ids).cpu()
+        values = (hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
         if array is None:
             shape = (*tokens.tokens.shape, values.shape[-1])
             array = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
@@ -126,7 +128,7 @@ def _write_hidden(model: torch.nn.Module, tokens: TokenSet, path: Path, batch: i
     array.flush()
 
 
-def _rounded(model: torch.nn.Module) -> torch.nn.Module:
+def _rounded(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with every weight rounded to bfloat16 and back."""
     rounded = copy.deepcopy(model)
     for parameter in rounded.parameters():

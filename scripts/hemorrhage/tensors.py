@@ -56,7 +56,7 @@ def keep_mask(score: Tensor, sparsity: float, per: str = "row") -> Tensor:
 
 
 def keep_mask_nm(score: Tensor, n: int, m: int) -> Tensor:
-    """Return a boolean mask that keeps the ``n`` highest of every ``m`` neighbours in a row; ``m`` divides the width."""
+    """Return a boolean mask of the ``n`` highest of every ``m`` neighbours in a row; ``m`` divides the width."""
     groups = score.reshape(-1, m)
     return keep_mask(groups, (m - n) / m).reshape(score.shape)
 

@@ -10,8 +10,9 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from hemorrhage import attachments, blocks, checkpoints, plugins, targets
 from tiny_data import TinyData
 
@@ -58,7 +59,7 @@ def test_it_defines_what_a_modification_defines(method):
     assert module.__doc__
     assert module.Settings.__doc__
     assert module.apply.__doc__
-    assert module.NEEDS <= {"calibration", "gradients", "fit_reference"}
+    assert module.NEEDS.issubset({"calibration", "gradients", "fit_reference"})
     assert module.AXIS is None or module.AXIS.setting in fields
     assert set(module.REPAIRS) <= {"*", *METHODS}
     assert "calibration" in fields or not module.NEEDS & {"calibration", "gradients"}
@@ -66,7 +67,7 @@ def test_it_defines_what_a_modification_defines(method):
         if values is not None:
             METHODS[method].settings(values)
     if module.AXIS and module.AXIS.harmless is not None:
-        assert module.NEUTRAL == {module.AXIS.setting: module.AXIS.harmless}
+        assert dict(module.NEUTRAL) == {module.AXIS.setting: module.AXIS.harmless}
     with pytest.raises(dataclasses.FrozenInstanceError):
         METHODS[method].settings(module.EXAMPLE).anything = 1
 
@@ -139,7 +140,7 @@ def assert_blocks_are_copies(model, before, layer_map):
 
 @every_method
 def test_the_example_does_something(method, architecture):
-    model, achieved = example(method, architecture)
+    model, _ = example(method, architecture)
     module = METHODS[method].module
     if module.EXAMPLE == module.NEUTRAL or module.REPAIRS == ("*",):
         return  # the identity, and what may find that nothing is to be repaired
@@ -200,7 +201,7 @@ def test_the_same_seed_gives_the_same_fingerprint(method, architecture):
 
 @every_method
 def test_saved_and_loaded_it_gives_the_same_logits(method, architecture, tmp_path):
-    model, achieved = example(method, architecture)
+    model, _ = example(method, architecture)
     checkpoints.save(model, tmp_path / "checkpoint", {"attachments": attachments.attached(model)})
     loaded = checkpoints.load(tmp_path / "checkpoint", "float32", "cpu")
     assert torch.equal(logits(loaded), logits(model))

@@ -1,8 +1,9 @@
 """Surgery on the block list: influence, the order of choice, places, configs, attachments."""
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from hemorrhage import attachments, blocks, targets
 
 
@@ -10,10 +11,13 @@ def plain_influence(model, tokens):
     """1 - mean cosine between successive residual states, from transformers' own hidden states."""
     caught = []
     layers = targets.blocks(model)[1]
+
+    def catch(_module, args, kwargs, out):
+        before = args[0] if args else kwargs["hidden_states"]
+        caught.append((before.clone(), (out[0] if isinstance(out, tuple) else out).clone()))
+
     for layer in layers:
-        layer.register_forward_hook(lambda _m, args, kwargs, out: caught.append((
-            (args[0] if args else kwargs["hidden_states"]).clone(), (out[0] if isinstance(out, tuple) else out).clone())),
-            with_kwargs=True)
+        layer.register_forward_hook(catch, with_kwargs=True)
     with torch.no_grad():
         model(tokens)
     return [1 - float((before * after).sum(-1).div(before.norm(dim=-1) * after.norm(dim=-1)).mean())
@@ -91,8 +95,9 @@ def test_tied_embeddings_stay_tied():
 def test_attachments_move_with_their_blocks():
     model, tokens = tiny.build("llama"), tiny.tokens()
     for block in (0, 1):
-        attachments.attach(model, {"kind": "activation_quantizer", "target": f"model.layers.{block}.mlp.down_proj.weight",
-                                   "bits": 2, "grid": "per_token", "scale": None})
+        name = f"model.layers.{block}.mlp.down_proj.weight"
+        attachments.attach(model, {"kind": "activation_quantizer", "target": name, "bits": 2, "grid": "per_token",
+                                   "scale": None})
     attachments.attach(model, {"kind": "logit_scale", "factor": 0.5})
     blocks.rearrange(model, [1, 1, 2])
     specs = attachments.attached(model)

@@ -1,8 +1,9 @@
 """The logit factor: attached where it helps on held-out windows, and only there."""
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from hemorrhage import attachments, plugins
 from hemorrhage.head import Head, hidden_states
 from hemorrhage.modification_data import FitReference

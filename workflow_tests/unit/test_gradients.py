@@ -1,8 +1,9 @@
 """Collected gradients against plain autograd over all parameters."""
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from hemorrhage import gradients, targets
 
 

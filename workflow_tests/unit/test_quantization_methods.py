@@ -1,8 +1,9 @@
 """Round to nearest and activation quantisers against their plain formulas."""
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from hemorrhage import attachments, plugins, targets, tensors
 from tiny_data import TinyData
 
@@ -45,7 +46,8 @@ def test_rtn_error_grows_as_bits_fall_and_as_groups_widen():
 
 
 def test_rtn_group_0_is_one_grid_a_row():
-    assert plugins.get("modifications", "rtn").settings({"group": 0}) == plugins.get("modifications", "rtn").settings({})
+    rtn = plugins.get("modifications", "rtn")
+    assert rtn.settings({"group": 0}) == rtn.settings({})
 
 
 def test_a_group_that_does_not_divide_a_width_is_refused_before_anything_changes():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
+    from transformers import PreTrainedModel
 
     from hemorrhage.probing import Context
     from hemorrhage.records import Measurement
@@ -29,7 +29,7 @@ class Settings:
     """No settings: the protocol is the token set's."""
 
 
-def measure(model: torch.nn.Module, context: Context, settings: Settings) -> Measurement:
+def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Measurement:
     """Compare ``model`` with the reference on the windows of the context.
 
     Raises:

@@ -33,7 +33,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path.strip():
-            raise ValueError(f"path: {self.path!r} names no checkpoint; give path:folder, path:file.gguf or hub:name@revision.")
+            raise ValueError(f"path: {self.path!r} names no checkpoint; give path:folder, path:file.gguf or "
+                             "hub:name@revision.")
 
 
 def load(settings: Settings, data):
@@ -93,8 +94,8 @@ def _require_same_vocabulary(path: str, model, tokenizer, data) -> None:
     own = None if tokenizer is None else tokenizer.get_vocab()
     if own is not None and own != reference:
         differing = len(set(own.items()) ^ set(reference.items()))
-        raise ValueError(f"given: the tokenizer of {path} is not the reference's ({len(own)} and {len(reference)} tokens, "
-                         f"{differing} entries differ); only models of one tokenizer can be compared.")
+        raise ValueError(f"given: the tokenizer of {path} is not the reference's ({len(own)} and {len(reference)} "
+                         f"tokens, {differing} entries differ); only models of one tokenizer can be compared.")
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < len(reference):
         raise ValueError(f"given: {path} embeds {rows} tokens, the reference's tokenizer has {len(reference)}.")

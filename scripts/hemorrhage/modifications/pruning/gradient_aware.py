@@ -83,7 +83,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     tokens = data.tokens(settings.calibration)
     gradients = data.gradients(settings.calibration, settings.norm)
     weight_of_gradient = gradient_weight(settings.scale, settings.norm, tokens.shape[1])
-    cutter = pruning.Cutter(settings.sparsity, settings.pattern, "row")
+    cutter = pruning.Cutter(settings, "row")
     unseen = 0
 
     def visit(group) -> None:

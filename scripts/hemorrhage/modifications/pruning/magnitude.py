@@ -48,7 +48,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Prune every target by |W|. Raises ValueError if a pattern does not divide a width."""
     from hemorrhage import targets
 
-    cutter = pruning.Cutter(settings.sparsity, settings.pattern, "matrix")
+    cutter = pruning.Cutter(settings, "matrix")
     for target in targets.find(model):
         cutter.cut(target, target.weight.abs())
     return cutter.achieved()

@@ -58,7 +58,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     """
     from hemorrhage import calibration
 
-    cutter = pruning.Cutter(settings.sparsity, settings.pattern, "row")
+    cutter = pruning.Cutter(settings, "row")
     unseen = 0
 
     def visit(group) -> None:
