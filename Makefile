@@ -33,9 +33,9 @@ check: $(VENV)/installed ## Format, lint, types; silent if all is well.
 	@$(BIN)/ruff format --quiet --check $(SOURCES)
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/mypy --no-error-summary scripts/hemorrhage
-	@$(BIN)/snakefmt --quiet --check Snakefile rules 2>/dev/null || { $(BIN)/snakefmt --check Snakefile rules; exit 1; }
-	@COLUMNS=200 $(BIN)/snakemake --lint --workflow-profile none --quiet 2> .lint.log || { cat .lint.log; rm -f .lint.log; exit 1; }
-	@rm -f .lint.log
+	@$(BIN)/snakefmt --check Snakefile rules 2> .check.log || { cat .check.log; exit 1; }
+	@$(BIN)/snakemake --lint --workflow-profile none > .check.log 2>&1 || { cat .check.log; exit 1; }
+	@rm -f .check.log
 
 format: $(VENV)/installed ## Bring the sources into the project's format.
 	$(BIN)/ruff format $(SOURCES)

@@ -10,7 +10,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 # The workflow may be a module of another one: its own folder, not that of the main Snakefile.
-SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent / "scripts"
+SCRIPTS = (
+    Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent
+    / "scripts"
+)
 sys.path.insert(0, str(SCRIPTS))
 
 from hemorrhage import closure, plugins, refusals, study
@@ -64,8 +67,12 @@ def get_modification_data(wildcards):
     """What the steps of a variant read beside the model."""
     variant = STUDY.by_slug[wildcards.variant]
     folder = MODEL.format(model=wildcards.model)
-    files = [f"{folder}/tokens/calibration.{name}.npz" for name in variant.calibrations()]
-    files += [f"{folder}/gradients/{name}.safetensors" for name in STUDY.gradients_of(variant)]
+    files = [
+        f"{folder}/tokens/calibration.{name}.npz" for name in variant.calibrations()
+    ]
+    files += [
+        f"{folder}/gradients/{name}.safetensors" for name in STUDY.gradients_of(variant)
+    ]
     if "fit_reference" in variant.needs:
         files += [f"{folder}/tokens/fit.npz", f"{folder}/reference/fit/reference.json"]
     return files + STUDY.given_of(variant)
@@ -88,4 +95,20 @@ def every(pattern, variants):
         pattern.replace("{model}", model).replace("{variant}", variant)
         for model in STUDY.config["models"]
         for variant in variants
+    ]
+
+
+def get_records():
+    """The records of every probe and decoder, for the variants that the config chooses."""
+    records = [
+        record
+        for probe in STUDY.config["probes"]
+        for record in every(f"{VARIANT}/{probe}.json", STUDY.chosen(probe))
+    ]
+    return records + [
+        record
+        for decoder in STUDY.decoders
+        for record in every(
+            f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
+        )
     ]

@@ -22,6 +22,8 @@ rule generate_text:
     benchmark:
         "results/benchmarks/generate_text/{model}/{variant}/{decoder}.jsonl"
     priority: 10
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=get_memory_mb,
@@ -29,8 +31,15 @@ rule generate_text:
     params:
         decoder=lambda wildcards: STUDY.decoder_settings(wildcards.decoder),
         prompts=STUDY.config["decoding"]["prompts"],
-        length={"new_tokens": STUDY.config["decoding"]["new_tokens"], "seeds": STUDY.config["decoding"]["seeds"]},
-        given={"dtype": STUDY.config["dtype"], "seed": STUDY.config["seed"], "chunk": STUDY.config["chunk"]},
+        length={
+            "new_tokens": STUDY.config["decoding"]["new_tokens"],
+            "seeds": STUDY.config["decoding"]["seeds"],
+        },
+        given={
+            "dtype": STUDY.config["dtype"],
+            "seed": STUDY.config["seed"],
+            "chunk": STUDY.config["chunk"],
+        },
         software=TORCH,
     script:
         "../scripts/generate_text.py"
@@ -49,6 +58,8 @@ rule measure_text:
         "results/logs/measure_text/{model}/{variant}/{decoder}.log",
     benchmark:
         "results/benchmarks/measure_text/{model}/{variant}/{decoder}.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=1000,

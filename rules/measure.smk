@@ -25,13 +25,19 @@ for probe in STUDY.config["probes"]:
             f"results/benchmarks/measure_{probe}/{{model}}/{{variant}}.jsonl"
         # Readers of a checkpoint before its makers, or the scheduler builds far ahead and the cache evicts.
         priority: 10
+        conda:
+            "../envs/hemorrhage.yaml"
         threads: 1
         resources:
             mem_mb=get_memory_mb,
             gpu=1,
         params:
             probe={"name": probe, "settings": STUDY.config["probes"][probe]["settings"]},
-            given={"dtype": STUDY.config["dtype"], "seed": STUDY.config["seed"], "chunk": STUDY.config["chunk"]},
+            given={
+                "dtype": STUDY.config["dtype"],
+                "seed": STUDY.config["seed"],
+                "chunk": STUDY.config["chunk"],
+            },
             batch=STUDY.config["batch"],
             software=TORCH,
         script:

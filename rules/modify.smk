@@ -19,13 +19,19 @@ rule modify_model:
         "results/logs/modify_model/{model}/{variant}.log",
     benchmark:
         "results/benchmarks/modify_model/{model}/{variant}.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=get_memory_mb,
         gpu=1,
     params:
         recipe=lambda wildcards: get_variant(wildcards).recipe,
-        given={"dtype": STUDY.config["dtype"], "seed": STUDY.config["seed"], "chunk": STUDY.config["chunk"]},
+        given={
+            "dtype": STUDY.config["dtype"],
+            "seed": STUDY.config["seed"],
+            "chunk": STUDY.config["chunk"],
+        },
         trust=lambda wildcards: STUDY.trusted(wildcards.model),
         software=TORCH,
     script:
@@ -46,11 +52,17 @@ rule export_variant:
     benchmark:
         "results/benchmarks/export_variant/{model}/{variant}.jsonl"
     priority: 10
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=get_memory_mb,
     params:
-        given={"dtype": STUDY.config["dtype"], "seed": STUDY.config["seed"], "chunk": STUDY.config["chunk"]},
+        given={
+            "dtype": STUDY.config["dtype"],
+            "seed": STUDY.config["seed"],
+            "chunk": STUDY.config["chunk"],
+        },
         severity=STUDY.config["thresholds"]["severity"],
         software=TORCH,
     script:

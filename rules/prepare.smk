@@ -17,6 +17,8 @@ rule prepare_model:
     benchmark:
         "results/benchmarks/prepare_model/{model}.jsonl"
     retries: 1
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -41,6 +43,8 @@ rule prepare_tokens:
     benchmark:
         "results/benchmarks/prepare_tokens/{model}.{set}.jsonl"
     retries: 1
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=2000,

@@ -19,6 +19,8 @@ rule measure_reference:
         "results/logs/measure_reference/{model}.{set}.log",
     benchmark:
         "results/benchmarks/measure_reference/{model}.{set}.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=get_memory_mb,
@@ -38,13 +40,17 @@ rule collect_gradients:
         tokens=f"{MODEL}/tokens/{{set}}.npz",
         sources=sources("collect_gradients.py"),
     output:
-        gradients=ensure(f"{MODEL}/gradients/{{set}}.{{norm}}.safetensors", non_empty=True),
+        gradients=ensure(
+            f"{MODEL}/gradients/{{set}}.{{norm}}.safetensors", non_empty=True
+        ),
     log:
         "results/logs/collect_gradients/{model}.{set}.{norm}.log",
     benchmark:
         "results/benchmarks/collect_gradients/{model}.{set}.{norm}.jsonl"
     wildcard_constraints:
         norm="l1|l2",
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     resources:
         mem_mb=get_memory_mb,

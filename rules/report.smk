@@ -4,7 +4,11 @@ REQUIRED INPUTS: results/tables/*.tsv, windows.parquet
 OUTPUTS: results/figures/*.svg and *.png, results/summary.md, results/report.html
 """
 
-FIGURES = [f"results/figures/{figure}.{suffix}" for figure in STUDY.figures() for suffix in ("svg", "png")]
+FIGURES = [
+    f"results/figures/{figure}.{suffix}"
+    for figure in STUDY.figures()
+    for suffix in ("svg", "png")
+]
 
 for figure in STUDY.figures():
 
@@ -16,7 +20,9 @@ for figure in STUDY.figures():
             thresholds=f"{TABLES}/thresholds.tsv",
             mitigations=f"{TABLES}/mitigations.tsv",
             floors=f"{TABLES}/floors.tsv",
-            sources=sources("plot_figure.py", "figures", [STUDY.figures()[figure]["name"]]),
+            sources=sources(
+                "plot_figure.py", "figures", [STUDY.figures()[figure]["name"]]
+            ),
         output:
             svg=f"results/figures/{figure}.svg",
             png=f"results/figures/{figure}.png",
@@ -24,6 +30,8 @@ for figure in STUDY.figures():
             f"results/logs/plot_{figure}.log",
         benchmark:
             f"results/benchmarks/plot_{figure}.jsonl"
+        conda:
+            "../envs/hemorrhage.yaml"
         threads: 1
         params:
             figure=STUDY.figures()[figure],
@@ -49,6 +57,8 @@ rule write_summary:
         "results/logs/write_summary.log",
     benchmark:
         "results/benchmarks/write_summary.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         grid=STUDY.grid(),
@@ -76,6 +86,8 @@ rule write_report:
         "results/logs/write_report.log",
     benchmark:
         "results/benchmarks/write_report.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         grid=STUDY.grid(),

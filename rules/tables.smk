@@ -7,20 +7,6 @@ Everything after `collect_metrics` reads tables only.
 """
 
 
-def get_records():
-    """The records of every probe and decoder, for the variants that the config chooses."""
-    records = [
-        record
-        for probe in STUDY.config["probes"]
-        for record in every(f"{VARIANT}/{probe}.json", STUDY.chosen(probe))
-    ]
-    return records + [
-        record
-        for decoder in STUDY.decoders
-        for record in every(f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding"))
-    ]
-
-
 # One row per variant, metric and sweep; sums over windows beside it.
 rule collect_metrics:
     input:
@@ -33,6 +19,8 @@ rule collect_metrics:
         "results/logs/collect_metrics.log",
     benchmark:
         "results/benchmarks/collect_metrics.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         grid=STUDY.grid(),
@@ -52,6 +40,8 @@ rule collect_floors:
         "results/logs/collect_floors.log",
     benchmark:
         "results/benchmarks/collect_floors.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         models=list(STUDY.config["models"]),
@@ -72,6 +62,8 @@ rule find_thresholds:
         "results/logs/find_thresholds.log",
     benchmark:
         "results/benchmarks/find_thresholds.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         grid=STUDY.grid(),
@@ -93,6 +85,8 @@ rule compare_mitigations:
         "results/logs/compare_mitigations.log",
     benchmark:
         "results/benchmarks/compare_mitigations.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
     threads: 1
     params:
         grid=STUDY.grid(),

@@ -50,7 +50,9 @@ def influence(model: PreTrainedModel, tokens: Tensor, chunk: int | None = None) 
     return [1 - total / tokens.numel() for total in cosines]
 
 
-def order(model: PreTrainedModel, where: str, tokens: Tensor, chunk: int | None = None) -> tuple[list[int], list[float]]:
+def order(
+    model: PreTrainedModel, where: str, tokens: Tensor, chunk: int | None = None
+) -> tuple[list[int], list[float]]:
     """Return (block indices in the order in which they are chosen, their influence if it was measured).
 
     ``influence`` begins with the block that changes its input least (equal ones by index), ``middle`` with the block
@@ -144,7 +146,7 @@ def _move_attachments(model: PreTrainedModel, name: str, layer_map: Sequence[int
         index, _, rest = target.removeprefix(f"{name}.").partition(".")
         moved += [{**spec, "target": f"{name}.{place}.{rest}"}
                   for place, source in enumerate(layer_map) if source == int(index)]
-    model.hemorrhage_attachments = moved
+    model.hemorrhage_attachments = moved  # type: ignore[assignment]
 
 
 def _facts(model: PreTrainedModel) -> dict[str, object]:

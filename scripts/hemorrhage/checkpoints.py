@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from hemorrhage import attachments, cache, files, models, plugins
 from hemorrhage.modification_data import ModificationData
@@ -27,7 +28,7 @@ RECORD = "hemorrhage.json"
 BYTES_PER_GB = 10**9
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """Return a digest of every parameter, every persistent buffer and every attachment of a model."""
     attached = json.dumps(attachments.attached(model), sort_keys=True)
     return hashlib.blake2b(f"{models.weights_digest(model)} {attached}".encode(), digest_size=16).hexdigest()
@@ -48,13 +49,12 @@ def build(recipe: list[dict[str, Any]], data: ModificationData, entry: str) -> d
     with files.locked(_lock(entry)):
         model, record = follow(recipe, data)
         record["key"] = entry
-        if not _is_given(recipe):
-            record["bytes"] = save(model, _folder(entry), record)
+        record["bytes"] = save(model, _folder(entry), record)
     evict(keep=entry)
     return record
 
 
-def open_variant(modification: str | os.PathLike, data: ModificationData) -> tuple[torch.nn.Module, dict[str, Any]]:
+def open_variant(modification: str | os.PathLike, data: ModificationData) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return (model, record) of the variant whose ``modification.json`` is given.
 
     Raises ValueError if the weights are not those that were recorded.
@@ -62,15 +62,12 @@ def open_variant(modification: str | os.PathLike, data: ModificationData) -> tup
     record = files.read_json(modification)
     folder = _folder(record["key"])
     with files.locked(_lock(record["key"])):
-        if _is_given(record["recipe"]):
-            model, _ = follow(record["recipe"], data)
-        else:
-            if not (folder / RECORD).is_file():
-                LOG.info("The checkpoint of %s is no longer cached; its recipe is followed again.", modification)
-                model, fresh = follow(record["recipe"], data)
-                save(model, folder, {**fresh, "key": record["key"]})
-            model = load(folder, data.dtype, data.device)
-            os.utime(folder)
+        if not (folder / RECORD).is_file():
+            LOG.info("The checkpoint of %s is no longer cached; its recipe is followed again.", modification)
+            model, fresh = follow(record["recipe"], data)
+            save(model, folder, {**fresh, "key": record["key"]})
+        model = load(folder, data.dtype, data.device)
+        os.utime(folder)
     found = fingerprint(model)
     if found != record["fingerprint"]:
         files.remove(folder)
@@ -81,23 +78,16 @@ def open_variant(modification: str | os.PathLike, data: ModificationData) -> tup
     return model, record
 
 
-def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[torch.nn.Module, dict[str, Any]]:
+def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Apply the steps of a recipe in order; returns (model, record)."""
-    model = None
-    achieved, layers = [], None
+    model = _start(recipe, data)
+    achieved: list[dict[str, Any]] = []
+    layers: list[int | None] = list(range(_depth(model)))
     for step in recipe:
         plugin = plugins.get("modifications", step["method"])
-        settings = plugin.settings(step["settings"])
-        if hasattr(plugin.module, "load"):
-            if model is not None:
-                raise ValueError(f"{step['method']}: it brings its own weights, so it must be the first step.")
-            model = plugin.module.load(settings, data)
-        elif model is None:
-            model = models.load(data.base, data.dtype, data.device)
-        before = layers if layers is not None else list(range(_depth(model)))
-        effect = plugin.module.apply(model, settings, data)
-        chosen = effect.pop("layer_map", range(len(before)))
-        layers = [None if index is None else before[index] for index in chosen]
+        effect = plugin.module.apply(model, plugin.settings(step["settings"]), data)
+        chosen = effect.pop("layer_map", range(len(layers)))
+        layers = [None if index is None else layers[index] for index in chosen]
         achieved.append({"method": step["method"], **effect})
         _require_finite(model, step["method"])
     parameters = sum(p.numel() for p in model.parameters())
@@ -106,21 +96,33 @@ def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[torch.
     return model, record
 
 
-def save(model: torch.nn.Module, folder: Path, record: dict[str, Any]) -> int:
+def _start(recipe: list[dict[str, Any]], data: ModificationData) -> PreTrainedModel:
+    """The reference, or the weights that the first step brings. Raises ValueError if a later step brings some."""
+    brought = [hasattr(plugins.get("modifications", step["method"]).module, "load") for step in recipe]
+    if any(brought[1:]):
+        method = recipe[brought.index(True, 1)]["method"]
+        raise ValueError(f"{method}: it brings its own weights, so it must be the first step.")
+    if not brought[0]:
+        return models.load(data.base, data.dtype, data.device)
+    plugin = plugins.get("modifications", recipe[0]["method"])
+    return plugin.module.load(plugin.settings(recipe[0]["settings"]), data)
+
+
+def save(model: PreTrainedModel, folder: Path, record: dict[str, Any]) -> int:
     """Write a checkpoint folder in one step; returns the bytes of its weights."""
     with files.atomic(folder) as part:
         return write(model, part, record)
 
 
-def write(model: torch.nn.Module, folder: Path, record: dict[str, Any]) -> int:
-    """Write into ``folder`` what plain transformers loads, and ``hemorrhage.json``; returns the bytes of its weights."""
+def write(model: PreTrainedModel, folder: Path, record: dict[str, Any]) -> int:
+    """Write what plain transformers loads, and ``hemorrhage.json``; returns the bytes of the weights."""
     model.save_pretrained(folder)
     size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
     files.write_json(Path(folder) / RECORD, {**record, "bytes": size})
     return size
 
 
-def load(folder: str | os.PathLike, dtype: str, device: str) -> torch.nn.Module:
+def load(folder: str | os.PathLike, dtype: str, device: str) -> PreTrainedModel:
     """Load a checkpoint folder and put its attachments back as hooks."""
     model = models.load(folder, dtype, device)
     for spec in files.read_json(Path(folder) / RECORD).get("attachments", []):
@@ -158,16 +160,11 @@ def _lock(entry: str) -> Path:
     return _root() / f"{entry}.lock"
 
 
-def _is_given(recipe: list[dict[str, Any]]) -> bool:
-    """A recipe of one ready checkpoint: it lies on disk already, packed formats cannot be saved again."""
-    return len(recipe) == 1 and hasattr(plugins.get("modifications", recipe[0]["method"]).module, "load")
-
-
-def _depth(model: torch.nn.Module) -> int:
+def _depth(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().num_hidden_layers)
 
 
-def _require_finite(model: torch.nn.Module, method: str) -> None:
+def _require_finite(model: PreTrainedModel, method: str) -> None:
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{method}: it left values in {name} that are not finite.")

@@ -39,8 +39,9 @@ def by_rule(costs: pd.DataFrame) -> pd.DataFrame:
 def markdown(costs: pd.DataFrame) -> str:
     """Return the table by rule as Markdown, with the sum in the last row."""
     lines = ["| rule | jobs | core-seconds | a job (median) | peak memory of one job |", "|---|---:|---:|---:|---:|"]
-    for row in by_rule(costs).itertuples():
-        lines.append(f"| {row.rule} | {row.jobs} | {row.seconds:.0f} | {row.median:.1f} s | {row.peak_mb / 1000:.2f} GB |")
+    for row in by_rule(costs).to_dict("records"):
+        lines.append(f"| {row['rule']} | {row['jobs']} | {row['seconds']:.0f} | {row['median']:.1f} s | "
+                     f"{row['peak_mb'] / 1000:.2f} GB |")
     lines.append(f"| all | {len(costs)} | {costs.seconds.sum():.0f} | | {costs.peak_mb.max() / 1000:.2f} GB |")
     return "\n".join(lines)
 

@@ -89,7 +89,7 @@ def read_json(path: str | os.PathLike) -> Any:
 def write_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Write an .npz; equal arrays give equal bytes (numpy writes a fixed date into the archive)."""
     with atomic(path) as part:
-        np.savez_compressed(part, **dict(sorted(arrays.items())))
+        np.savez_compressed(part, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
 
 
 def digest(path: str | os.PathLike, algorithm: str = "blake2b") -> str:

@@ -40,8 +40,8 @@ def collect(model: PreTrainedModel, tokens: Tensor, norm: str) -> dict[str, Tens
             for target in found}
 
     def add(parameter: nn.Parameter) -> None:
-        gradient = parameter.grad.float()
-        total = sums[id(parameter)]
+        assert parameter.grad is not None  # the hook runs when it is complete
+        gradient, total = parameter.grad.float(), sums[id(parameter)]
         total.add_(gradient.abs()) if norm == "l1" else total.addcmul_(gradient, gradient)
         parameter.grad = None
 

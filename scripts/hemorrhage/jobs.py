@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.5
@@ -26,7 +25,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     of memory are logged as one sentence; any other error keeps its traceback in the log. Both exit with 1.
     """
     _end_with_parent()
-    stream = Path(snakemake.log[0]).open("w", buffering=1, encoding="utf8")
+    stream = open(snakemake.log[0], "w", buffering=1, encoding="utf8")  # noqa: SIM115 - open until the process ends
     # The file descriptors, not sys.stdout: C code and child processes write to the log as well.
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)

@@ -29,9 +29,9 @@ def text(record: dict[str, Any], base: dict[str, Any], fidelity: Record, severit
     rows = "\n".join(_row(fidelity[name]) for name in SHOWN)
     attached = ""
     if record["attachments"]:
-        attached = ("\n**Attachments.** Weights alone do not hold this variant: `hemorrhage.json` lists what this project "
-                    f"puts back as hooks when it loads the folder ({len(record['attachments'])} of them). Plain "
-                    "transformers loads the weights without them.\n")
+        attached = ("\n**Attachments.** Weights alone do not hold this variant: `hemorrhage.json` lists what this "
+                    f"project puts back as hooks when it loads the folder ({len(record['attachments'])} of them). "
+                    "Plain transformers loads the weights without them.\n")
     return f"""---
 library_name: transformers
 tags: [hemorrhage]

@@ -91,8 +91,10 @@ class ModificationData:
         found = {"base": files.digest(self.base / "hemorrhage.json"), "dtype": self.dtype, "seed": str(self.seed),
                  "chunk": str(self.chunk)}
         for step in recipe:
-            needs = plugins.get("modifications", step["method"]).module.NEEDS
-            settings = step["settings"]
+            plugin, settings = plugins.get("modifications", step["method"]), step["settings"]
+            needs = plugin.module.NEEDS
+            if hasattr(plugin.module, "identify"):
+                found[step["method"]] = plugin.module.identify(plugin.settings(settings))
             if "calibration" in needs:
                 found[f"calibration.{settings['calibration']}"] = files.digest(
                     self._tokens_path(f"calibration.{settings['calibration']}"))

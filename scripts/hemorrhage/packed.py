@@ -59,7 +59,7 @@ def load(folder: Path, method: str, dtype: str, device: str) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder}: its weights are packed with {method} and cannot be read ({reason}).") from None
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -77,7 +77,7 @@ def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, _dense(weight, getattr(module, "bias", None), dtype))
     forget(model)
-    model.to(dtype)
+    nn.Module.to(model, dtype)
 
 
 def forget(model: PreTrainedModel) -> None:
@@ -85,9 +85,9 @@ def forget(model: PreTrainedModel) -> None:
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None:
         quantizer.remove_quantization_config(model)
-    if getattr(model, "_weight_conversions", None):
-        # Steps that unpacked while loading have no way back; saving would ask them for it.
-        model._weight_conversions = [step for step in model._weight_conversions if _has_a_way_back(step)]
+    steps: list[Any] = getattr(model, "_weight_conversions", None) or []
+    # Steps that unpacked while loading have no way back; saving would ask them for it.
+    model._weight_conversions = [step for step in steps if _has_a_way_back(step)]  # type: ignore[assignment]
     if hasattr(model, "hf_device_map"):
         del model.hf_device_map  # all on one device; transformers would take it for an offloaded model
 

@@ -9,7 +9,11 @@ A *modification* is a file in ``modifications/<family>/``. It defines
 - ``NEUTRAL``: settings (a dict) that must leave the logits bit-equal, or None;
 - ``EXAMPLE``: settings (a dict) for the contract test;
 - ``REPAIRS``: names of the methods it mitigates; ``("*",)`` marks a step that is added to any variant;
-- ``apply(model, settings, data) -> dict``: changes the model in place and returns what was achieved.
+- ``apply(model, settings, data) -> dict``: changes the model in place and returns what was achieved; a method that
+  changes the list of blocks returns ``layer_map`` as well: for each block the one before this step that it copies.
+
+It may define ``refuse(settings, facts)``, which raises ValueError for what a local config.json can tell, and, if it
+brings weights of its own, ``load(settings, data) -> model`` and ``identify(settings) -> str``, a digest of them.
 
 A *decoder* is a file in ``decoders/``, a *probe* a file in ``probes/``, a *figure* a file in ``figures/``; the
 docstrings of ``generation.py``, ``probing.py`` and ``plotting.py`` say what they define. Torch is imported inside
@@ -85,5 +89,5 @@ def get(kind: str, name: str) -> Plugin:
 
 def summaries(kind: str) -> dict[str, str]:
     """Return the first sentence of every plug-in's docstring by name."""
-    texts = {name: " ".join((plugin.module.__doc__ or "").split("\n\n")[0].split()) for name, plugin in found(kind).items()}
-    return {name: text.split(". ")[0].rstrip(".") + "." for name, text in texts.items()}
+    heads = {name: (plugin.module.__doc__ or "").split("\n\n")[0] for name, plugin in found(kind).items()}
+    return {name: " ".join(head.split()).split(". ")[0].rstrip(".") + "." for name, head in heads.items()}

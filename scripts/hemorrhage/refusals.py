@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hemorrhage.settings import require
 
 
@@ -10,7 +12,7 @@ def reason(error: BaseException) -> str:
 
     Snakemake's ``validate`` prints the whole schema; the jsonschema error inside knows the key and the value.
     """
-    cause = error.__context__
+    cause: Any = error.__context__
     if not hasattr(cause, "json_path"):
         return str(error)
     where = cause.json_path.removeprefix("$").lstrip(".") or "top level"

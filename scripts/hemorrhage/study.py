@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hemorrhage import plugins, variants
+from hemorrhage import plugins
 from hemorrhage.local_config import facts
 from hemorrhage.protocol import Protocol
 from hemorrhage.settings import require
 from hemorrhage.sources import fetch
+from hemorrhage.variants import REFERENCE, Step, Variant, expand, expand_steps
 
 LOCAL = "path:"
 
@@ -27,10 +28,10 @@ class Study:
     """A validated config. Raises ValueError naming the key, the value and what is allowed."""
 
     config: dict[str, Any]
-    variants: list[variants.Variant] = field(init=False)
+    variants: list[Variant] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variants", variants.expand(self.config["variants"]))
+        object.__setattr__(self, "variants", expand(self.config["variants"]))
         self._check_texts()
         self._check_calibrations()
         self._check_models()
@@ -45,7 +46,7 @@ class Study:
             self.chosen(probe)
 
     @cached_property
-    def by_slug(self) -> dict[str, variants.Variant]:
+    def by_slug(self) -> dict[str, Variant]:
         """The variants by slug."""
         return {variant.slug: variant for variant in self.variants}
 
@@ -55,9 +56,9 @@ class Study:
         return Protocol.of(self.config["protocol"], dtype=self.config["dtype"])
 
     @cached_property
-    def decoders(self) -> list[variants.Step]:
+    def decoders(self) -> list[Step]:
         """The decoders with their settings, greedy first: it is what the others are compared with."""
-        steps = variants.expand_steps("decoders", ["greedy", *self.config["decoding"]["decoders"]])
+        steps = expand_steps("decoders", ["greedy", *self.config["decoding"]["decoders"]])
         return list({step.slug(): step for step in steps}.values())
 
     def chosen(self, probe: str) -> list[str]:
@@ -71,7 +72,7 @@ class Study:
             if not fnmatch.filter(slugs, pattern):
                 require(pattern, slugs, f"variant in {probe}")
         return [slug for slug in slugs
-                if slug == variants.REFERENCE or any(fnmatch.fnmatchcase(slug, pattern) for pattern in patterns)]
+                if slug == REFERENCE or any(fnmatch.fnmatchcase(slug, pattern) for pattern in patterns)]
 
     @cached_property
     def token_sets(self) -> dict[str, dict[str, Any]]:
@@ -92,18 +93,18 @@ class Study:
         used = {spec["text"] for spec in self.token_specs(name).values()}
         return {text: self.config["texts"][text] for text in sorted(used)}
 
-    def gradients_of(self, variant: variants.Variant) -> list[str]:
+    def gradients_of(self, variant: Variant) -> list[str]:
         """Names (``set.norm``) of the gradients that a variant reads."""
         names = {f"calibration.{dict(step.settings)['calibration']}.{dict(step.settings)['norm']}"
                  for step in variant.steps if "gradients" in step.plugin.module.NEEDS}
         return sorted(names)
 
-    def given_of(self, variant: variants.Variant) -> list[str]:
+    def given_of(self, variant: Variant) -> list[str]:
         """Local paths of ready checkpoints that a variant starts from."""
         paths = [str(dict(step.settings).get("path", "")) for step in variant.steps if step.method == "given"]
         return sorted(path.removeprefix(LOCAL) for path in paths if Path(path.removeprefix(LOCAL)).exists())
 
-    def decoder(self, slug: str) -> variants.Step:
+    def decoder(self, slug: str) -> Step:
         """The decoder with this slug."""
         return next(step for step in self.decoders if step.slug() == slug)
 
@@ -148,7 +149,7 @@ class Study:
 
     def figures(self) -> dict[str, dict[str, str]]:
         """The figures of this study: file stem -> name of the plug-in and, for a family's figure, the family."""
-        families = dict.fromkeys(variant.family for variant in self.variants if variant.slug != variants.REFERENCE)
+        families = dict.fromkeys(variant.family for variant in self.variants if variant.slug != REFERENCE)
         found = {"overview": {"name": "overview"}}
         found |= {f"family_{family}": {"name": "family", "family": family} for family in families}
         if any(step.plugin.module.REPAIRS for variant in self.variants for step in variant.steps):
@@ -159,7 +160,7 @@ class Study:
 
     def _window(self, name: str, spec: dict[str, Any]) -> Protocol:
         """The protocol of one token set: the evaluation's, with the window and joining that the set names."""
-        own = {key: spec[key] for key in ("window", "joining") if key in spec}
+        own: dict[str, Any] = {key: spec[key] for key in ("window", "joining") if key in spec}
         if own or name.startswith("calibration"):
             own["stride"] = None  # windows of another length or joining do not overlap
         return Protocol.of(self.protocol.as_dict(), **own)

@@ -47,6 +47,7 @@ def mean_kl(model, other):
 
 def test_gptq_of_gptqmodel(data, tmp_path, monkeypatch):
     monkeypatch.setenv("GPTQMODEL_CPU_WORKERS", "2")
+    monkeypatch.chdir(tmp_path)  # it writes logs where it runs
     gptqmodel = pytest.importorskip("gptqmodel")
     packing = gptqmodel.GPTQModel.load(str(data.base), gptqmodel.QuantizeConfig(bits=4, group_size=GROUP))
     rows = tiny.tokens(16, 64)

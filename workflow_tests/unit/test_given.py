@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, checkpoints, files, packed, plugins
+import tiny_gguf
+from hemorrhage import attachments, checkpoints, files, models, packed, plugins
 from tiny_data import TinyData
 
 METHOD = plugins.get("modifications", "given")
@@ -65,6 +66,20 @@ def test_a_recipe_goes_on_after_it(data, tmp_path):
     model, record = checkpoints.follow(recipe, data)
     assert record["layer_map"] == [1, 2]
     assert len(model.model.layers) == 2
+
+
+def test_a_gguf_file_is_its_own_dequantised_reference(tmp_path):
+    pytest.importorskip("gguf")
+    tiny_gguf.write(tmp_path / "model.gguf")
+    data = TinyData()
+    data.base, data.trusted = tmp_path / "base", ()
+    models.prepare(tmp_path / "model.gguf", data.base, source="path:model.gguf")
+    model, achieved = load(tmp_path / "model.gguf", data)
+    assert achieved == {"storage": "dequantised Q4_1"}
+    reference = models.load(data.base, "float32", "cpu")
+    assert torch.equal(logits(model), logits(reference))
+    checkpoints.save(model, tmp_path / "saved", {"attachments": []})
+    assert torch.equal(logits(checkpoints.load(tmp_path / "saved", "float32", "cpu")), logits(reference))
 
 
 def test_another_tokenizer_is_refused(data, tmp_path):

@@ -1,7 +1,6 @@
 """One finished run of the tiny study, shared by the tests that only look at it."""
 
 import pytest
-
 from workflow.project import Project
 
 

@@ -86,7 +86,7 @@ class Project:
 
     def jobs(self, *arguments):
         """Return the number of jobs by rule that a run would have."""
-        shown = self.run("--dry-run", "--quiet", "progress", *arguments)
+        shown = self.run("--dry-run", "--quiet", "rules", *arguments)
         return parse_jobs(shown.stdout + shown.stderr)
 
     def refusal(self, config, *arguments):

@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-
 from workflow.project import CONFIG, Project
 
 pytestmark = pytest.mark.xdist_group("first_jobs")

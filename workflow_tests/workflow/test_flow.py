@@ -5,7 +5,6 @@ import re
 
 import pandas as pd
 import pytest
-
 from workflow.project import Project
 
 pytestmark = pytest.mark.xdist_group("workflow")

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from workflow.project import Project
 
 pytestmark = [pytest.mark.xdist_group("killed"), pytest.mark.slow]

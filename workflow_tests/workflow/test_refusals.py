@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-
 from workflow.project import CONFIG, Project
 
 pytestmark = pytest.mark.xdist_group("refusals")
@@ -25,17 +24,26 @@ def changed(path, value):
 
 
 CASES = {
-    "unknown method": (changed(["variants", 0], {"magnitud": {"sparsity": 0.5}}), ["magnitud", "Did you mean 'magnitude'"]),
+    "unknown method": (
+        changed(["variants", 0], {"magnitud": {"sparsity": 0.5}}),
+        ["magnitud", "Did you mean 'magnitude'"],
+    ),
     "sparsity above 1": (changed(["variants", 0], {"magnitude": {"sparsity": 1.5}}), ["sparsity", "1.5", "0 to 1"]),
     "bits 0": (changed(["variants", 2], {"rtn": {"bits": 0}}), ["bits", "0", "2 to 8"]),
     "unknown setting": (changed(["variants", 2], {"rtn": {"bit": 4}}), ["bit", "Did you mean 'bits'"]),
     "unknown key": (changed(["protocl"], {}), ["protocl", "Did you mean 'protocol'"]),
-    "unknown nested key": (changed(["tokens", "evaluation"], {"text": "prose", "window_s": 3}), ["window_s", "windows"]),
+    "unknown nested key": (
+        changed(["tokens", "evaluation"], {"text": "prose", "window_s": 3}),
+        ["window_s", "windows"],
+    ),
     "missing model": (changed(["models", "tiny"], {"source": "path:nowhere"}), ["models.tiny", "nowhere"]),
     "missing text": (changed(["texts", "prose", "source"], "path:no.jsonl"), ["texts.prose", "no.jsonl"]),
     "unknown kind of source": (changed(["models", "tiny"], {"source": "hup:a/b"}), ["hup", "hub"]),
     "unknown text": (changed(["tokens", "fit"], {"text": "poetry"}), ["poetry", "prose"]),
-    "unknown calibration": (changed(["variants", 1], {"wanda": {"sparsity": 0.5, "calibration": "c4"}}), ["c4", "default"]),
+    "unknown calibration": (
+        changed(["variants", 1], {"wanda": {"sparsity": 0.5, "calibration": "c4"}}),
+        ["c4", "default"],
+    ),
     "group that does not divide": (changed(["variants", 2], {"rtn": {"bits": 4, "group": 24}}), ["group", "24", "32"]),
     "unknown decoder": (changed(["decoding", "decoders"], ["gredy"]), ["gredy", "Did you mean 'greedy'"]),
     "unknown variant to decode": (changed(["decoding", "variants"], ["rtn_bits~9"]), ["rtn_bits~9"]),

@@ -57,6 +57,16 @@ def load(settings: Settings, data):
     return model
 
 
+def identify(settings: Settings) -> str:
+    """Return a digest of a local checkpoint, or its name and revision; a part of the key under which it is cached."""
+    from pathlib import Path
+
+    from hemorrhage import checksums
+
+    local = Path(settings.path.removeprefix("path:"))
+    return checksums.sha256(local) if local.exists() else settings.path
+
+
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Leave the model as it was loaded; returns how its weights were stored."""
     return dict(model.hemorrhage_given)
