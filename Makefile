@@ -27,7 +27,7 @@ slow: $(VENV)/installed ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow workflow_tests
 
 peers: $(VENV)/peers ## Compare with the libraries that users deploy with.
-	$(BIN)/python -m pytest -m peer workflow_tests
+	GPTQMODEL_CPU_WORKERS=2 $(BIN)/python -m pytest -m peer workflow_tests
 
 check: $(VENV)/installed ## Format, lint, types; silent if all is well.
 	@$(BIN)/ruff format --quiet --check $(SOURCES)
@@ -60,5 +60,7 @@ $(VENV)/installed: envs/requirements.txt envs/constraints.txt pyproject.toml
 	@touch $@
 
 $(VENV)/peers: $(VENV)/installed envs/requirements-peers.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-peers.txt -c envs/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77.0.1,<83" wheel ninja maturin
+	GPTQMODEL_CPU_WORKERS=2 MAX_JOBS=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -r envs/requirements-peers.txt
 	@touch $@

@@ -42,7 +42,7 @@ def software(*packages):
     return {package: version(package) for package in sorted(packages)}
 
 
-TORCH = software("torch", "transformers", "tokenizers", "safetensors", "numpy")
+TORCH = software("torch", "transformers", "tokenizers", "safetensors", "numpy", "gguf")
 TABLE = software("numpy", "pandas", "pyarrow")
 FIGURE = software("matplotlib", "numpy", "pandas")
 
@@ -58,6 +58,28 @@ def sources(script, kind=None, names=()):
     return closure.sources(SCRIPTS / script, *files)
 
 
+def get_probe_sources(probe):
+    """The sources of a probe, with every kind of source if it reads texts."""
+    kinds = fetch.kinds() if STUDY.probe(probe)["text"] else []
+    return sorted(
+        {
+            *sources("measure_probe.py", "probes", [probe]),
+            *sources("measure_probe.py", "sources", kinds),
+        }
+    )
+
+
+def baseline_of(probe):
+    """What a probe compares with is what it recorded of the reference, which itself compares with nothing."""
+
+    def get_baseline(wildcards):
+        if wildcards.variant == study.REFERENCE or not STUDY.has_baseline(probe):
+            return []
+        return f"{MODEL}/variants/{study.REFERENCE}/{probe}.npz"
+
+    return get_baseline
+
+
 def get_modification_sources(wildcards):
     methods = [step.method for step in STUDY.by_slug[wildcards.variant].steps]
     return sources("modify_model.py", "modifications", methods)
@@ -65,8 +87,12 @@ def get_modification_sources(wildcards):
 
 def get_modification_data(wildcards):
     """What the steps of a variant read beside the model."""
-    variant = STUDY.by_slug[wildcards.variant]
     folder = MODEL.format(model=wildcards.model)
+    return data_of(STUDY.by_slug[wildcards.variant], folder)
+
+
+def data_of(variant, folder):
+    """What the steps of a variant read beside the model in ``folder``."""
     files = [
         f"{folder}/tokens/calibration.{name}.npz" for name in variant.calibrations()
     ]
@@ -112,3 +138,47 @@ def get_records():
             f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
         )
     ]
+
+
+def get_others(decoders):
+    """The other variants that decoders read, by their records."""
+    slugs = dict.fromkeys(
+        slug for decoder in decoders for slug in STUDY.others_of(decoder)
+    )
+    return list(slugs), [f"{MODEL}/variants/{slug}/modification.json" for slug in slugs]
+
+
+def get_others_data(decoders):
+    """What the recipes of these variants read, should one have to be followed again."""
+
+    def get_data(wildcards):
+        folder = MODEL.format(model=wildcards.model)
+        return sorted(
+            {
+                file
+                for slug in get_others(decoders(wildcards))[0]
+                for file in data_of(STUDY.by_slug[slug], folder)
+            }
+        )
+
+    return get_data
+
+
+def get_texts(suffix):
+    """A file of every decoder, for every variant that generates text."""
+    return [
+        file
+        for decoder in STUDY.decoders
+        for file in every(
+            f"{VARIANT}/text/{decoder.slug()}.{suffix}", STUDY.chosen("decoding")
+        )
+    ]
+
+
+DECODERS = [decoder.slug() for decoder in STUDY.decoders]
+
+
+def get_own_tables(figure):
+    """The tables and published numbers that only one figure reads."""
+    tables = [f"{TABLES}/{name}.tsv" for name in STUDY.own_tables(figure)]
+    return tables + [relative(file) for file in STUDY.published_tables(figure)]

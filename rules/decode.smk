@@ -1,7 +1,8 @@
 """This part generates text with reference and variants and measures where it departs.
 
 REQUIRED INPUTS: variants/{variant}/modification.json, tokens/evaluation.npz
-OUTPUTS: variants/{variant}/text/{decoder}.jsonl and {decoder}.json
+OUTPUTS: variants/{variant}/text/{decoder}.jsonl, {decoder}.json and {decoder}.npz, variants/{variant}/forced.npz,
+results/tables/{divergence,texts}.tsv
 """
 
 
@@ -11,6 +12,8 @@ rule generate_text:
         modification=f"{VARIANT}/modification.json",
         tokens=f"{MODEL}/tokens/evaluation.npz",
         data=get_modification_data,
+        others=lambda wildcards: get_others([wildcards.decoder])[1],
+        others_data=get_others_data(lambda wildcards: [wildcards.decoder]),
         prompts=STUDY.prompt_files(),
         sources=lambda wildcards: sources(
             "generate_text.py", "decoders", [STUDY.decoder(wildcards.decoder).method]
@@ -30,6 +33,7 @@ rule generate_text:
         gpu=1,
     params:
         decoder=lambda wildcards: STUDY.decoder_settings(wildcards.decoder),
+        others=lambda wildcards: get_others([wildcards.decoder])[0],
         prompts=STUDY.config["decoding"]["prompts"],
         length={
             "new_tokens": STUDY.config["decoding"]["new_tokens"],
@@ -45,15 +49,59 @@ rule generate_text:
         "../scripts/generate_text.py"
 
 
+# Let every decoder choose along the reference's greedy text, and let the reference read the texts of the variant.
+rule measure_forced:
+    input:
+        base=f"{MODEL}/base/hemorrhage.json",
+        modification=f"{VARIANT}/modification.json",
+        greedy=f"{MODEL}/variants/identity/text/greedy.jsonl",
+        texts=[f"{VARIANT}/text/{decoder}.jsonl" for decoder in DECODERS],
+        data=get_modification_data,
+        others=get_others(DECODERS)[1],
+        others_data=get_others_data(lambda wildcards: DECODERS),
+        sources=sources(
+            "measure_forced.py",
+            "decoders",
+            sorted({decoder.method for decoder in STUDY.decoders}),
+        ),
+    output:
+        forced=ensure(f"{VARIANT}/forced.npz", non_empty=True),
+    log:
+        "results/logs/measure_forced/{model}/{variant}.log",
+    benchmark:
+        "results/benchmarks/measure_forced/{model}/{variant}.jsonl"
+    priority: 10
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    resources:
+        mem_mb=get_memory_mb,
+        gpu=1,
+    params:
+        decoders={decoder: STUDY.decoder_settings(decoder) for decoder in DECODERS},
+        others=get_others(DECODERS)[0],
+        seeds=STUDY.config["decoding"]["seeds"],
+        given={
+            "dtype": STUDY.config["dtype"],
+            "seed": STUDY.config["seed"],
+            "chunk": STUDY.config["chunk"],
+        },
+        software=TORCH,
+    script:
+        "../scripts/measure_forced.py"
+
+
 # Compare texts token by token: the effect of the decoder, the effect of the weights, the floor of another seed.
 rule measure_text:
     input:
         text=f"{VARIANT}/text/{{decoder}}.jsonl",
         greedy=f"{VARIANT}/text/greedy.jsonl",
         reference=f"{MODEL}/variants/identity/text/{{decoder}}.jsonl",
+        forced=f"{VARIANT}/forced.npz",
         sources=sources("measure_text.py"),
     output:
         record=ensure(f"{VARIANT}/text/{{decoder}}.json", non_empty=True),
+        arrays=ensure(f"{VARIANT}/text/{{decoder}}.npz", non_empty=True),
     log:
         "results/logs/measure_text/{model}/{variant}/{decoder}.log",
     benchmark:
@@ -67,3 +115,48 @@ rule measure_text:
         software=TABLE,
     script:
         "../scripts/measure_text.py"
+
+
+# The share of texts that still agree, place by place.
+rule collect_divergence:
+    input:
+        records=get_texts("json"),
+        arrays=get_texts("npz"),
+        sources=sources("collect_divergence.py"),
+    output:
+        divergence=f"{TABLES}/divergence.tsv",
+    log:
+        "results/logs/collect_divergence.log",
+    benchmark:
+        "results/benchmarks/collect_divergence.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    params:
+        software=TABLE,
+    script:
+        "../scripts/collect_divergence.py"
+
+
+# Reference and variant side by side, with the place where they part and how the variant's text fails.
+rule collect_texts:
+    input:
+        texts=get_texts("jsonl"),
+        forced=every(f"{VARIANT}/forced.npz", STUDY.chosen("decoding")),
+        sources=sources("collect_texts.py"),
+    output:
+        texts=f"{TABLES}/texts.tsv",
+    log:
+        "results/logs/collect_texts.log",
+    benchmark:
+        "results/benchmarks/collect_texts.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    params:
+        models=list(STUDY.config["models"]),
+        variants=STUDY.chosen("decoding"),
+        decoders=DECODERS,
+        software=TABLE,
+    script:
+        "../scripts/collect_texts.py"

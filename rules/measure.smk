@@ -1,6 +1,7 @@
 """This part measures the variants, one rule for each probe.
 
-REQUIRED INPUTS: variants/{variant}/modification.json, reference/evaluation/, tokens/evaluation.npz
+REQUIRED INPUTS: variants/{variant}/modification.json, reference/evaluation/, tokens/evaluation.npz; for some probes
+what they recorded of the reference (variants/identity/{probe}.npz), and the token sets of which they take no article
 OUTPUTS: variants/{variant}/{probe}.json and {probe}.npz
 """
 
@@ -15,7 +16,9 @@ for probe in STUDY.config["probes"]:
             hidden=f"{MODEL}/reference/evaluation/hidden.npy",
             tokens=f"{MODEL}/tokens/evaluation.npz",
             data=get_modification_data,
-            sources=sources("measure_probe.py", "probes", [probe]),
+            baseline=baseline_of(probe),
+            seen=STUDY.seen_by_modifications(probe, f"{MODEL}/tokens"),
+            sources=get_probe_sources(probe),
         output:
             record=ensure(f"{VARIANT}/{probe}.json", non_empty=True),
             arrays=ensure(f"{VARIANT}/{probe}.npz", non_empty=True),
@@ -32,13 +35,13 @@ for probe in STUDY.config["probes"]:
             mem_mb=get_memory_mb,
             gpu=1,
         params:
-            probe={"name": probe, "settings": STUDY.config["probes"][probe]["settings"]},
+            probe=STUDY.probe(probe),
             given={
                 "dtype": STUDY.config["dtype"],
                 "seed": STUDY.config["seed"],
                 "chunk": STUDY.config["chunk"],
             },
             batch=STUDY.config["batch"],
-            software=TORCH,
+            software=TORCH | software(*STUDY.probe_packages(probe)),
         script:
             "../scripts/measure_probe.py"

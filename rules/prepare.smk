@@ -1,7 +1,7 @@
 """This part fetches models and texts and brings them into one form.
 
 REQUIRED INPUTS: none; sources of the config, from the cache of downloads or the network.
-OUTPUTS: results/models/{model}/base/ (dense checkpoint, tokenizer), results/models/{model}/tokens/{set}.npz
+OUTPUTS: results/models/{model}/base/ (dense checkpoint, tokenizer), tokens/{set}.npz, checked.json
 """
 
 
@@ -55,3 +55,26 @@ rule prepare_tokens:
         software=software("transformers", "tokenizers", "mwparserfromhell", "numpy"),
     script:
         "../scripts/prepare_tokens.py"
+
+
+# Refuse what only the model and its tokens can tell, before any variant is made.
+rule check_study:
+    input:
+        base=f"{MODEL}/base/hemorrhage.json",
+        tokens=[f"{MODEL}/tokens/{name}.npz" for name in STUDY.token_sets],
+        sources=sources("check_study.py", "modifications", STUDY.methods()),
+    output:
+        checked=ensure(f"{MODEL}/checked.json", non_empty=True),
+    log:
+        "results/logs/check_study/{model}.log",
+    benchmark:
+        "results/benchmarks/check_study/{model}.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+    params:
+        recipes=STUDY.grid()["recipes"],
+    script:
+        "../scripts/check_study.py"

@@ -1,7 +1,7 @@
 """This part measures the unmodified model once, so that no variant has to.
 
 REQUIRED INPUTS: base/, tokens/{set}.npz
-OUTPUTS: reference/{set}/ (hidden states, losses, floors), gradients/{set}.{norm}.safetensors
+OUTPUTS: reference/{set}/ (hidden states, losses, floors), gradients/{set}.{norm}.safetensors, protocols.json
 """
 
 
@@ -31,6 +31,33 @@ rule measure_reference:
         software=TORCH,
     script:
         "../scripts/measure_reference.py"
+
+
+# How much the model's perplexity moves with the protocol alone.
+rule measure_protocols:
+    input:
+        base=f"{MODEL}/base/hemorrhage.json",
+        sources=sources("measure_protocols.py", "sources", fetch.kinds()),
+    output:
+        record=ensure(f"{MODEL}/protocols.json", non_empty=True),
+    log:
+        "results/logs/measure_protocols/{model}.log",
+    benchmark:
+        "results/benchmarks/measure_protocols/{model}.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    resources:
+        mem_mb=get_memory_mb,
+        gpu=1,
+    params:
+        plans=STUDY.protocol_plans(),
+        text=STUDY.config["texts"][STUDY.config["tokens"]["evaluation"]["text"]],
+        tokens_at_once=STUDY.config["batch"] * STUDY.protocol.length,
+        seed=STUDY.config["seed"],
+        software=TORCH,
+    script:
+        "../scripts/measure_protocols.py"
 
 
 # Sum the magnitudes of the gradients over a calibration set, once for all methods that use them.

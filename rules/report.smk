@@ -4,6 +4,8 @@ REQUIRED INPUTS: results/tables/*.tsv, windows.parquet
 OUTPUTS: results/figures/*.svg and *.png, results/summary.md, results/report.html
 """
 
+TEXTS = [f"{TABLES}/texts.tsv"] if STUDY.chosen("decoding") else []
+
 FIGURES = [
     f"results/figures/{figure}.{suffix}"
     for figure in STUDY.figures()
@@ -20,6 +22,8 @@ for figure in STUDY.figures():
             thresholds=f"{TABLES}/thresholds.tsv",
             mitigations=f"{TABLES}/mitigations.tsv",
             floors=f"{TABLES}/floors.tsv",
+            # Tables that only this figure reads.
+            own=get_own_tables(figure),
             sources=sources(
                 "plot_figure.py", "figures", [STUDY.figures()[figure]["name"]]
             ),
@@ -76,6 +80,7 @@ rule write_report:
         mitigations=f"{TABLES}/mitigations.tsv",
         floors=f"{TABLES}/floors.tsv",
         figures=[figure for figure in FIGURES if figure.endswith(".svg")],
+        texts=TEXTS,
         bases=every(f"{MODEL}/base/hemorrhage.json", [""]),
         template=relative("rules/report/report.html.j2"),
         style=relative("rules/report/report.css"),

@@ -50,6 +50,26 @@ rule collect_floors:
         "../scripts/collect_floors.py"
 
 
+# The reference under several protocols.
+rule collect_protocols:
+    input:
+        records=every(f"{MODEL}/protocols.json", [""]),
+        sources=sources("collect_protocols.py"),
+    output:
+        protocols=f"{TABLES}/protocols.tsv",
+    log:
+        "results/logs/collect_protocols.log",
+    benchmark:
+        "results/benchmarks/collect_protocols.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    params:
+        software=TABLE,
+    script:
+        "../scripts/collect_protocols.py"
+
+
 # The farthest level before damage exceeds each tolerance.
 rule find_thresholds:
     input:

@@ -5,16 +5,17 @@ from hemorrhage.modification_data import ModificationData
 from hemorrhage.tokens import TokenSet
 
 
-def generate(modification, tokens, decoder, asked, length, data, output):
-    """Write one line per prompt and seed."""
+def generate(modification, tokens, decoder, asked, length, data, output, others):
+    """Write one line per prompt and seed; ``others`` holds the records of other variants by slug."""
     tokenizer = models.load_tokenizer(data.base)
     if asked["path"]:
         chosen = prompts.from_file(asked["path"], tokenizer, asked["count"])
     else:
         chosen = prompts.from_tokens(TokenSet.load(tokens), tokenizer, asked["count"], asked["tokens"])
     model, _ = checkpoints.open_variant(modification, data)
+    opened = {slug: checkpoints.open_variant(record, data)[0] for slug, record in others.items()}
     made = generation.continue_prompts(model, chosen, decoder["name"], decoder["settings"], length["seeds"],
-                                       length["new_tokens"])
+                                       length["new_tokens"], others=opened)
     generation.write_text(output, made, tokenizer, length["new_tokens"])
 
 
@@ -24,4 +25,5 @@ if __name__ == "__main__":
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
         data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
         generate(snakemake.input.modification, snakemake.input.tokens, snakemake.params.decoder,
-                 snakemake.params.prompts, snakemake.params.length, data, snakemake.output.text)
+                 snakemake.params.prompts, snakemake.params.length, data, snakemake.output.text,
+                 dict(zip(snakemake.params.others, snakemake.input.others, strict=True)))

@@ -1,14 +1,18 @@
 """Measure one variant with one probe, against the reference."""
 
-from hemorrhage import checkpoints, jobs, plugins, records
+from hemorrhage import checkpoints, jobs, models, plugins, records
 from hemorrhage.modification_data import ModificationData
 from hemorrhage.probing import Context
 from hemorrhage.reference import Reference
 from hemorrhage.tokens import TokenSet
 
 
-def measure(modification, reference, tokens, record, identity, probe, data, batch):
-    """Write the records of ``probe`` for the variant of ``modification``; ``identity`` names model and variant."""
+def measure(modification, reference, tokens, record, identity, probe, data, batch, baseline=None, seen=()):
+    """Write the records of ``probe`` for the variant of ``modification``; ``identity`` names model and variant.
+
+    ``baseline`` is the file of arrays that the probe recorded of the reference, ``seen`` the token sets of which a
+    probe that reads texts takes no article.
+    """
     plugin = plugins.get("probes", probe["name"])
     settings = plugin.settings(probe["settings"])
     model, facts = checkpoints.open_variant(modification, data)
@@ -19,6 +23,11 @@ def measure(modification, reference, tokens, record, identity, probe, data, batc
         batch=batch,
         layer_map=facts["layer_map"],
         model=identity["model"],
+        load_reference=lambda: models.load(data.base, data.dtype, data.device),
+        baseline=records.read_arrays(baseline) if baseline else None,
+        text=probe["text"],
+        seen=seen,
+        model_dir=data.model_dir,
     )
     measurement = plugin.module.measure(model, context, settings)
     records.write(record, measurement, probe=probe["name"], version=plugin.module.VERSION,
@@ -32,4 +41,4 @@ if __name__ == "__main__":
         data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
         measure(snakemake.input.modification, snakemake.input.reference.rsplit("/", 1)[0], snakemake.input.tokens,
                 snakemake.output.record, dict(snakemake.wildcards.items()), snakemake.params.probe, data,
-                snakemake.params.batch)
+                snakemake.params.batch, snakemake.input.baseline, snakemake.input.seen)

@@ -5,4 +5,5 @@ from hemorrhage import jobs, trajectories
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         trajectories.measure(snakemake.input.text, snakemake.input.greedy, snakemake.input.reference,
-                             snakemake.output.record, **dict(snakemake.wildcards.items()))
+                             snakemake.output.record, forced=snakemake.input.forced,
+                             **dict(snakemake.wildcards.items()))

@@ -1,7 +1,8 @@
 """Attachments: what weights cannot say. They are kept in ``hemorrhage.json`` and put back as hooks when it is loaded.
 
-Two kinds: an *activation quantizer* rounds the input of one target; a *logit scale* multiplies the logits after
-everything that the architecture does to them (a temperature of 1 / factor, which ``generate`` sees too).
+Three kinds: an *activation quantizer* rounds the input of one target; a *logit scale* multiplies the logits after
+everything that the architecture does to them (a temperature of 1 / factor, which ``generate`` sees too); a *norm* lets
+one norm do something else with its gain (``norm_forms.py``).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hemorrhage import settings
+from hemorrhage import norm_forms, settings
 from hemorrhage.targets import find
 
 NOTE = "hemorrhage_attachments"  # the attribute of the model
-GRIDS = ("per_token", "per_tensor")
-FIELDS = {"activation_quantizer": ("kind", "target", "bits", "grid", "scale"), "logit_scale": ("kind", "factor")}
+GRIDS = ("per_token", "per_tensor", "per_channel")
+FIELDS = {"activation_quantizer": ("kind", "target", "bits", "grid", "scale", "smooth", "exact"),
+          "logit_scale": ("kind", "factor"),
+          "norm": ("kind", "target", "form", "scale")}
 
 
 def attach(model: PreTrainedModel, spec: dict[str, object]) -> None:
@@ -26,9 +29,11 @@ def attach(model: PreTrainedModel, spec: dict[str, object]) -> None:
 
     Args:
         model: a causal LM.
-        spec: ``{"kind": "activation_quantizer", "target": name, "bits": 8, "grid": "per_token" | "per_tensor",
-            "scale": step of the grid or None}`` (a per-tensor grid needs a scale, a per-token grid makes its own), or
-            ``{"kind": "logit_scale", "factor": float}``.
+        spec: ``{"kind": "activation_quantizer", "target": name, "bits": 8, "grid": "per_token" | "per_tensor" |
+            "per_channel", "scale": step of the grid, a list of steps by channel, or None}`` (a per-token grid makes its
+            own), or ``{"kind": "logit_scale", "factor": float}``. A quantizer may have ``smooth``, a list by channel:
+            x/smooth is rounded and multiplied by it again; and ``exact``, a list of channels that are not rounded. Or
+            ``{"kind": "norm", "target": path of the norm, "form": "fixed" | "layer" | "rms", "scale": float | None}``.
 
     Raises:
         ValueError: for an unknown kind, key, grid or target, a value out of range, or a target whose input no call of
@@ -40,6 +45,8 @@ def attach(model: PreTrainedModel, spec: dict[str, object]) -> None:
         settings.require(key, FIELDS[str(kind)], f"key of the {kind} attachment")
     if kind == "logit_scale":
         _attach_scale(model, spec)
+    elif kind == "norm":
+        norm_forms.install(model, spec)
     else:
         _attach_quantizer(model, spec)
     setattr(model, NOTE, [*attached(model), dict(spec)])
@@ -78,13 +85,18 @@ def _attach_quantizer(model: PreTrainedModel, spec: dict[str, object]) -> None:
     if not targets[name].called:
         raise ValueError(f"{name}: no module call shows its input alone, so no activation quantizer can be put on it.")
     bits = settings.whole("bits", spec.get("bits"), 2, 16)
-    scale = _step(spec.get("grid"), spec.get("scale"))
-    targets[name].module.register_forward_pre_hook(_quantizer(bits, scale))
+    width = targets[name].in_features
+    scale = _step(spec.get("grid"), spec.get("scale"), width)
+    smooth = None if spec.get("smooth") is None else _by_channel("smooth", spec["smooth"], width)
+    exact = None if spec.get("exact") is None else _channels(spec["exact"], width)
+    targets[name].module.register_forward_pre_hook(_quantizer(bits, scale, smooth, exact))
 
 
-def _step(grid: object, scale: object) -> float | None:
-    """The step of a per-tensor grid; None for a per-token grid."""
+def _step(grid: object, scale: object, width: int) -> torch.Tensor | None:
+    """The step of a per-tensor grid, the steps of a per-channel grid; None for a per-token grid."""
     settings.require(grid, GRIDS, "grid")
+    if grid == "per_channel":
+        return _by_channel("scale", scale, width)
     if grid == "per_token":
         if scale is not None:
             raise ValueError(f"scale: {scale!r} is given for a per_token grid, which makes its own for every token.")
@@ -92,13 +104,33 @@ def _step(grid: object, scale: object) -> float | None:
     step = settings.number("scale", scale)
     if step <= 0:
         raise ValueError(f"scale: {scale!r} must be positive; it is the step of the grid.")
-    return step
+    return torch.tensor(step)
 
 
-def _quantizer(bits: int, scale: float | None) -> Callable:
+def _by_channel(name: str, values: object, width: int) -> torch.Tensor:
+    """One positive number for every input channel, as a float32 vector."""
+    if not isinstance(values, (list, tuple)) or len(values) != width:
+        raise ValueError(f"{name}: one number for each of the {width} input channels is needed, in a list.")
+    numbers = torch.tensor([settings.number(name, value) for value in values])
+    if not bool((numbers > 0).all()):
+        raise ValueError(f"{name}: its numbers must be positive, the smallest is {float(numbers.min()):g}.")
+    return numbers
+
+
+def _channels(values: object, width: int) -> torch.Tensor:
+    """Indices of input channels as an int64 vector."""
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"exact: {values!r} is not a list of input channels.")
+    return torch.tensor([settings.whole("exact", value, 0, width - 1) for value in values], dtype=torch.long)
+
+
+def _quantizer(
+    bits: int, scale: torch.Tensor | None, smooth: torch.Tensor | None, exact: torch.Tensor | None
+) -> Callable:
     from hemorrhage.tensors import quantize_activation
 
     def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple:
-        return (quantize_activation(args[0], bits, scale), *args[1:])
+        placed = [None if vector is None else vector.to(args[0].device) for vector in (scale, smooth, exact)]
+        return (quantize_activation(args[0], bits, *placed), *args[1:])
 
     return hook

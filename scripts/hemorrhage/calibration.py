@@ -44,7 +44,7 @@ def walk(
         visit: changes the weights of ``group.targets`` through ``Target.write``.
         order: "linear": a group sees the changed weights of all groups before it. "block": the reference codes'
             order, all groups of a block see the block as it was.
-        statistics: what is summed: "square_mean", "gram", "absolute_max", "absolute_mean", "samples".
+        statistics: what is summed: "mean", "square_mean", "gram", "absolute_max", "absolute_mean", "samples".
         chunk: number of sequences per forward; None runs all N at once.
 
     Raises:

@@ -20,8 +20,8 @@ def read(folder: str | Path) -> pd.DataFrame:
     for path in sorted(Path(folder).rglob("*.jsonl")):
         # A job that ran again has one file; its last line is the last run.
         line = json.loads(path.read_text(encoding="utf8").splitlines()[-1])
-        place = path.relative_to(folder)
-        rows.append({"rule": place.parts[0], "job": str(place.with_suffix("")).split("/", 1)[-1],
+        place = path.relative_to(folder).with_suffix("")
+        rows.append({"rule": place.parts[0], "job": "/".join(place.parts[1:]),
                      "seconds": _number(line["s"]), "cpu_seconds": _number(line.get("cpu_time")),
                      "peak_mb": _number(line.get("max_rss"))})
     if not rows:

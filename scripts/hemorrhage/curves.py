@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +51,29 @@ class Curve:
         """The levels with a sign that lets damage grow with the position."""
         return self.levels if self.axis["rises"] else -self.levels
 
-    def values(self, metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    def values(self, metrics: pd.DataFrame, metric: str, probe: str = PROBE) -> pd.DataFrame:
         """Return value, se, low, high, blocks [L] of a metric along the curve; raises KeyError if one is missing."""
-        rows = metrics[(metrics.model == self.model) & (metrics.metric == metric) & (metrics.probe == PROBE)
-                       & (metrics.protocol == self.protocol)]
-        rows = rows.drop_duplicates("variant").set_index("variant")
+        rows = self._rows(metrics, metric, probe)
         return rows.loc[list(self.variants), ["value", "se", "low", "high", "blocks"]].reset_index(drop=True)
+
+    def reference(self, metrics: pd.DataFrame, metric: str, probe: str = PROBE) -> float:
+        """Return the unmodified model's value of a metric; nan if it was not measured."""
+        rows = self._rows(metrics, metric, probe)
+        return float(rows.value[REFERENCE]) if REFERENCE in rows.index else math.nan
+
+    def measured(self, metrics: pd.DataFrame, metric: str, probe: str = PROBE) -> Curve:
+        """Return the curve of the levels at which a probe measured a metric; probes may skip variants."""
+        known = self._rows(metrics, metric, probe).index
+        kept = [place for place, slug in enumerate(self.variants) if slug in known]
+        return dataclasses.replace(self, levels=self.levels[kept], variants=tuple(self.variants[i] for i in kept),
+                                   anchored=self.anchored and 0 in kept)
+
+    def _rows(self, metrics: pd.DataFrame, metric: str, probe: str) -> pd.DataFrame:
+        """The rows of a metric by variant. A probe with a single protocol of its own, like tasks, fits every curve."""
+        rows = metrics[(metrics.model == self.model) & (metrics.metric == metric) & (metrics.probe == probe)]
+        if probe == PROBE or rows.protocol.nunique() > 1:
+            rows = rows[rows.protocol == self.protocol]
+        return rows.drop_duplicates("variant").set_index("variant")
 
 
 def curves(metrics: pd.DataFrame, study: dict[str, Any], fewest: int = 2) -> list[Curve]:
@@ -71,6 +90,17 @@ def curves(metrics: pd.DataFrame, study: dict[str, Any], fewest: int = 2) -> lis
         if curve is not None and len(curve.levels) - curve.anchored >= fewest:
             result.append(curve)
     return result
+
+
+def probe_of(criterion: Mapping[str, Any], metrics: pd.DataFrame) -> str:
+    """Return the probe whose metric a criterion is on: the one it names, fidelity, or the first that has the metric."""
+    found = set(metrics[metrics.metric == criterion["metric"]].probe)
+    return criterion.get("probe") or (PROBE if PROBE in found or not found else min(found))
+
+
+def rises(criterion: Mapping[str, Any]) -> bool:
+    """Return whether larger values of a criterion's metric are more damage; a share of the reference's score is not."""
+    return not criterion.get("higher_is_better", float(criterion.get("relative", 1)) < 1)
 
 
 def walked(sweep: str) -> int:

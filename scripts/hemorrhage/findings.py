@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from hemorrhage import mitigations, tables, thresholds, wording
+from hemorrhage import expansion_findings, mitigations, tables, thresholds, wording
 from hemorrhage.curves import REFERENCE, Curve, curves, label
 from hemorrhage.figures.decoding import decoder_label, text_rows
 from hemorrhage.figures.overview import ranked
@@ -31,6 +31,7 @@ def sentences(metrics: pd.DataFrame, found: pd.DataFrame, compared: pd.DataFrame
         result.append(_survivor(panel, found, grid, criteria))
     result.extend(_mitigation(group, grid, criteria) for _, group in _compared(compared, criteria))
     result.extend([*_hidden(metrics, grid), *_control(metrics), *_decoding(metrics, grid)])
+    result.extend(expansion_findings.sentences(metrics, grid))
     return [sentence for sentence in result if sentence]
 
 
@@ -48,7 +49,7 @@ def _survivor(panel: list[Curve], found: pd.DataFrame, grid: dict[str, Any],
     axis, first, last = known[0].axis, known[0], known[-1]
     text = (f"{wording.axis(axis)}: within {wording.criterion(criteria[name])}, "
             f"{label(first.sweep, grid)} {_reach(rows[first.sweep], axis)}")
-    if last is not first:
+    if _reach(rows[last.sweep], axis) != _reach(rows[first.sweep], axis):
         text += f"; first to break is {label(last.sweep, grid)}, which {_reach(rows[last.sweep], axis)}"
     return _capital(text) + "."
 
@@ -74,8 +75,9 @@ def _mitigation(rows: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str,
     row = tables.dicts(rows.iloc[:1])[0]
     verb = {mitigations.HELPS: "helps", mitigations.HURTS: "hurts",
             mitigations.SAME: "makes no difference that the data can show"}.get(row["verdict"], "is undecided")
+    moves = "does not move" if row["shift"] == 0 else f"moves by {wording.shift(row)}"
     return (f"Mitigation {row['mitigation'].replace('_', ' ')} {verb} against {label(row['sweep_baseline'], grid)}: "
-            f"the threshold at {wording.criterion(criteria[row['criterion']])} moves by {wording.shift(row)}.")
+            f"the threshold at {wording.criterion(criteria[row['criterion']])} {moves}.")
 
 
 def _hidden(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:

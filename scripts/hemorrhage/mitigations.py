@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from hemorrhage import isotonic, statistics, tables, thresholds
-from hemorrhage.curves import Curve, curves
+from hemorrhage.curves import REFERENCE, Curve, curves, probe_of, rises
 from hemorrhage.pairing import Pair, pairs
 
 COLUMNS = ["model", "mitigation", "baseline", "kind", "sweep", "sweep_baseline", "axis", "criterion", "level",
@@ -51,12 +51,14 @@ def compare(
                   "axis": pair.curve.axis["setting"], "protocol": pair.curve.protocol}
         against = pair.against
         if against is not None and min(_measured(pair.curve), _measured(against)) > 1:
-            rows.extend({**shared, "kind": "threshold", "criterion": name,
-                         **_shift(pair.curve, against, metrics, windows, criterion)}
-                        for name, criterion in criteria.items())
-        for metric in dict.fromkeys(criterion["metric"] for criterion in criteria.values()):
+            for name, criterion in criteria.items():
+                ours, theirs = (_side(side, metrics, criterion) for side in (pair.curve, against))
+                if min(_measured(ours), _measured(theirs)) > 1:
+                    rows.append({**shared, "kind": "threshold", "criterion": name,
+                                 **_shift(ours, theirs, metrics, windows, criterion)})
+        for metric, good in {each["metric"]: -1.0 if rises(each) else 1.0 for each in criteria.values()}.items():
             rows.extend({**shared, "kind": "level", "criterion": metric, **row}
-                        for row in _levels(pair, windows, metric))
+                        for row in _levels(pair, windows, metric, good))
     order = ["model", "mitigation", "baseline", "sweep", "sweep_baseline", "kind", "criterion", "level"]
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values(order, kind="stable")
     tables.write(frame, out)
@@ -71,8 +73,13 @@ def verdict(low: float, high: float, good: float) -> str:
     return HELPS if (low > 0) == (good > 0) else HURTS
 
 
-def _levels(pair: Pair, windows: Windows, metric: str) -> list[dict[str, Any]]:
-    """The paired difference of a metric at every level that both sides have."""
+def _side(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any]) -> Curve:
+    """A curve at the levels that the criterion's probe measured."""
+    return curve.measured(metrics, criterion["metric"], probe_of(criterion, metrics))
+
+
+def _levels(pair: Pair, windows: Windows, metric: str, good: float) -> list[dict[str, Any]]:
+    """The paired difference of a metric at every level that both sides have; ``good`` is the sign of less damage."""
     rows = []
     for level, mitigated, baseline in pair.matches:
         sides = [windows.get((pair.curve.model, slug, metric)) for slug in (mitigated, baseline)]
@@ -85,7 +92,7 @@ def _levels(pair: Pair, windows: Windows, metric: str) -> list[dict[str, Any]]:
         rows.append({"level": level, "value_baseline": theirs.sum() / counts.sum(),
                      "value_mitigated": ours.sum() / counts.sum(), "difference": found.value,
                      "difference_low": found.low, "difference_high": found.high,
-                     "verdict": verdict(*ends, good=-1.0), "blocks": found.blocks})
+                     "verdict": verdict(*ends, good=good), "blocks": found.blocks})
     return rows
 
 
@@ -94,17 +101,18 @@ def _shift(curve: Curve, against: Curve, metrics: pd.DataFrame, windows: Windows
     """The shift of one threshold from ``against`` to ``curve``, with its interval and state."""
     baseline, mitigated = (_threshold(side, metrics, criterion) for side in (against, curve))
     row = {"threshold_baseline": baseline.threshold, "threshold_mitigated": mitigated.threshold, "verdict": OPEN,
-           "blocks": metrics[metrics.probe == "fidelity"].blocks.max()}
+           "blocks": metrics[metrics.probe == probe_of(criterion, metrics)].blocks.max()}
     sign = 1.0 if curve.axis["rises"] else -1.0
     states = (baseline.state, mitigated.state)
     if states != (thresholds.INSIDE, thresholds.INSIDE):
-        return {**row, **_censored(baseline, mitigated, sign)}
+        return {**row, **_censored(baseline, mitigated, sign, step=1.0 if curve.axis["integer"] else 0.0)}
     shift = sign * (mitigated.threshold - baseline.threshold)
     if curve.axis["integer"]:
         near, far = (sorted(_ends(side, sign)) for side in (mitigated, baseline))
         low, high, state = near[0] - far[1], near[1] - far[0], BRACKETS
     else:
-        deleted = [_deleted(side, windows, criterion) for side in (curve, against)]
+        deleted = [_deleted(side, windows, criterion, thresholds.tolerated(side, metrics, criterion))
+                   for side in (curve, against)]
         _, low, high = statistics.jackknife_interval(shift, deleted[0] - deleted[1])
         state = PAIRED if not math.isnan(low) else "one window decides"
     return {**row, "shift": shift, "shift_low": low, "shift_high": high, "shift_state": state,
@@ -116,21 +124,23 @@ def _threshold(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any]
                                 rises=curve.axis["rises"], integer=curve.axis["integer"])
 
 
-def _censored(baseline: thresholds.Threshold, mitigated: thresholds.Threshold, sign: float) -> dict[str, Any]:
+def _censored(baseline: thresholds.Threshold, mitigated: thresholds.Threshold, sign: float,
+              step: float) -> dict[str, Any]:
     """What is known of a shift when a threshold lies outside the tested levels: a careful bound, or only the states.
 
     The bound runs between the ends of the thresholds' intervals that face each other, so it holds with their
-    uncertainty.
+    uncertainty. On integer axes (``step`` 1, else 0) a threshold is the last level inside, so one that is exceeded at
+    the mildest level lies at least a step before it.
     """
     inside, beyond, before = thresholds.INSIDE, thresholds.NOT_REACHED, thresholds.EXCEEDED
     states = (baseline.state, mitigated.state)
     if states in ((inside, beyond), (before, inside), (before, beyond)):
-        start = sign * baseline.outside if states[0] == before else max(_ends(baseline, sign))
+        start = sign * baseline.outside - step if states[0] == before else max(_ends(baseline, sign))
         end = sign * mitigated.inside if states[1] == beyond else min(_ends(mitigated, sign))
         low, high, state = end - start, math.inf, AT_LEAST
     elif states in ((beyond, inside), (inside, before), (beyond, before)):
         start = sign * baseline.inside if states[0] == beyond else min(_ends(baseline, sign))
-        end = sign * mitigated.outside if states[1] == before else max(_ends(mitigated, sign))
+        end = sign * mitigated.outside - step if states[1] == before else max(_ends(mitigated, sign))
         low, high, state = -math.inf, end - start, AT_MOST
     else:
         return {"shift_state": f"{baseline.state} / {mitigated.state}"}
@@ -142,19 +152,22 @@ def _ends(side: thresholds.Threshold, sign: float) -> tuple[float, float]:
     return sign * side.low, sign * side.high
 
 
-def _deleted(curve: Curve, windows: Windows, criterion: Mapping[str, Any]) -> np.ndarray:
+def _deleted(curve: Curve, windows: Windows, criterion: Mapping[str, Any], tolerated: float) -> np.ndarray:
     """The positions [B] of the threshold with each window left out; nan where it leaves the tested levels."""
     found = [windows.get((curve.model, slug, criterion["metric"])) for slug in curve.variants]
     if any(side is None for side in found):
         return np.full(2, math.nan)
     sums, counts = (np.stack([side[part] for side in found]) for part in (0, 1))  # type: ignore[index]
-    sign = -1.0 if criterion.get("higher_is_better") else 1.0
+    sign = 1.0 if rises(criterion) else -1.0
     left_sums, left_counts = sums.sum(1, keepdims=True) - sums, counts.sum(1, keepdims=True) - counts
     damage = sign * np.where(np.isfinite(sums.sum(1, keepdims=True)), left_sums / left_counts, math.inf)
     errors = np.array([statistics.mean_interval(*side).se for side in found])  # type: ignore[misc]
     weights = thresholds.weights_of(errors)
-    at = sign * float(criterion["at"])
-    return np.array([isotonic.crossing(curve.positions, isotonic.fit(damage[:, window], weights), at).position
+    at = np.full(damage.shape[1], sign * tolerated)
+    own = windows.get((curve.model, REFERENCE, criterion["metric"]))
+    if "relative" in criterion and own is not None:
+        at = sign * float(criterion["relative"]) * (own[0].sum() - own[0]) / (own[1].sum() - own[1])
+    return np.array([isotonic.crossing(curve.positions, isotonic.fit(damage[:, window], weights), at[window]).position
                      for window in range(damage.shape[1])])
 
 

@@ -13,6 +13,7 @@ range of s0 over fits that leave one level out. That is no confidence interval; 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -21,11 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize
 
-FEWEST_LEVELS = 8
+FEWEST_LEVELS = 8  # for a study; the numbers of parameters alone would allow 6
+FEWEST_POINTS = 6
 POWER, DENSE = "power", "dense"
 EXPONENTIAL, QUADRATIC = "exponential", "quadratic"
+FIRST = {POWER: ("ln_a", "b"), DENSE: ("alpha", "beta")}
 LINEAR = {POWER: ("ln_a", "b", "k1", "k2"), DENSE: ("alpha", "k1", "k2")}
-BETAS = np.geomspace(0.25, 16, 37)
+BETAS = np.geomspace(0.25, 16, 25)
+STEEPER = 2.0  # a curve without any kink gets about 1.3 times steeper over the next tenth
+EXACT = 1e-5  # nats; residuals below that are equally good
 STEPS = 241  # places at which s0 is tried before it is refined
 
 
@@ -41,7 +46,8 @@ class Fit:
         error: root mean square of the residuals of ln PPL, in nats.
         steeper: mean slope of ln PPL over the next tenth of the farthest level beyond s0, divided by the slope just
             before s0.
-        low: smallest s0 with one level left out; nan if it was not asked for.
+        supported: True if the slope at least doubles there and Schwarz's criterion prefers two branches to one.
+        low: smallest s0 of this fit and those with one level left out; nan if it was not asked for.
         high: largest.
     """
 
@@ -51,6 +57,7 @@ class Fit:
     parameters: dict[str, float]
     error: float
     steeper: float
+    supported: bool = True
     low: float = math.nan
     high: float = math.nan
 
@@ -79,12 +86,12 @@ def fit(
         s: [L] distances from the harmless end, all above 0, in any order.
         perplexity: [L], finite.
         dense: perplexity of the reference; with it the form is "dense", without it "power".
-        tail: "exponential", "quadratic", or None for the one with the smaller corrected Akaike criterion.
+        tail: "exponential", "quadratic", or None for the one that Schwarz's criterion prefers.
         fixed: parameters that are not fitted: s0, k1, k2, and a, b or alpha, beta.
         leave_one_out: fit again without each level for ``low`` and ``high``.
 
     Raises:
-        ValueError: fewer than ``FEWEST_LEVELS`` levels; numbers that are not positive and finite; a parameter that
+        ValueError: fewer than ``FEWEST_POINTS`` levels; numbers that are not positive and finite; a parameter that
             the form does not have.
     """
     order = np.argsort(s)
@@ -95,18 +102,21 @@ def fit(
     given = _given(form, fixed or {})
     tails = (tail,) if tail else (EXPONENTIAL, QUADRATIC)
     tried = [_fit(s, target, form, kind, given) for kind in tails]
-    best = min(tried, key=lambda found: _akaike(found, len(s), given))
+    best = min(tried, key=lambda found: _schwarz(found.error, _free(found, given), len(s)))
+    one_branch = _schwarz(_one_branch(s, target, form, given), len({*FIRST[form]} - {*given}), len(s))
+    supported = best.steeper >= STEEPER and _schwarz(best.error, _free(best, given), len(s)) < one_branch
+    best = dataclasses.replace(best, supported=supported)
     if not leave_one_out:
         return best
     kept = [np.arange(len(s)) != left for left in range(len(s))]
     places = [_fit(s[keep], target[keep], form, best.tail, given).s0 for keep in kept]
-    return Fit(**{**vars(best), "low": min(places), "high": max(places)})
+    return dataclasses.replace(best, low=min(best.s0, *places), high=max(best.s0, *places))
 
 
 def _check(s: np.ndarray, perplexity: np.ndarray, dense: float | None) -> None:
-    if len(s) < FEWEST_LEVELS:
-        raise ValueError(f"A phase transition needs at least {FEWEST_LEVELS} levels beside the harmless end; "
-                         f"there are {len(s)}.")
+    if len(set(s.tolist())) < FEWEST_POINTS:
+        raise ValueError(f"A piecewise fit needs at least {FEWEST_POINTS} levels beside the harmless end; "
+                         f"there are {len(set(s.tolist()))}.")
     values = np.concatenate([s, perplexity, [] if dense is None else [dense]])
     if not (np.isfinite(values) & (values > 0)).all():
         raise ValueError("A phase transition needs levels and perplexities that are finite and above 0.")
@@ -196,9 +206,23 @@ def _steeper(s0: float, parameters: Mapping[str, float], form: str, farthest: fl
     return after / before if before > 0 else math.inf if after > 0 else math.nan
 
 
-def _akaike(found: Fit, levels: int, given: Mapping[str, float]) -> float:
-    """The corrected Akaike information criterion."""
-    names = {"s0", *found.parameters} - {"a" if name == "ln_a" else name for name in given}
-    free = len(names) - (found.tail == EXPONENTIAL and "k2" in names) + 1
-    correction = 2 * free * (free + 1) / max(levels - free - 1, 1)
-    return 2 * levels * math.log(max(found.error, 1e-12)) + 2 * free + correction
+def _one_branch(s: np.ndarray, target: np.ndarray, form: str, given: Mapping[str, float]) -> float:
+    """The root mean square residual of the first branch through all levels."""
+    shapes = np.array([given["beta"]]) if "beta" in given else BETAS if form == DENSE else np.array([1.0])
+    grid = np.array([(s[-1], shape) for shape in shapes])
+    without_tail = {**given, "k1": 0.0, "k2": 0.0}
+    start = grid[int(np.argmin(_solve(s, target, form, without_tail, grid)[0]))]
+    place = _refine(start, [False, len(shapes) > 1], (grid[:1, 0], shapes),
+                    lambda at: _solve(s, target, form, without_tail, at[None])[0][0])
+    return math.sqrt(_solve(s, target, form, without_tail, place[None])[0][0] / len(s))
+
+
+def _free(found: Fit, given: Mapping[str, float]) -> int:
+    """The number of fitted parameters."""
+    fixed = {"a" if name == "ln_a" else name for name in given} | ({"k2"} if found.tail == EXPONENTIAL else set())
+    return len({"s0", *found.parameters} - fixed)
+
+
+def _schwarz(error: float, free: int, levels: int) -> float:
+    """Schwarz's information criterion of a least-squares fit; the variance is a parameter too."""
+    return 2 * levels * math.log(max(error, EXACT)) + (free + 1) * math.log(levels)

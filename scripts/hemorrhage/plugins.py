@@ -12,6 +12,15 @@ A *modification* is a file in ``modifications/<family>/``. It defines
 - ``apply(model, settings, data) -> dict``: changes the model in place and returns what was achieved; a method that
   changes the list of blocks returns ``layer_map`` as well: for each block the one before this step that it copies.
 
+It may define
+
+- ``CHANGES``: what its example changes, for the contract test: "targets" (the default), "norms", "routers", "config"
+  (no weight), "blocks" (a rearranged list of unchanged blocks), "copies" (one whose new blocks differ from what they
+  copy) or "shapes" (other weights altogether);
+- ``LOSSLESS = True``: its example leaves the logits bit-equal too;
+- ``TOLERANCE``: by how much ``NEUTRAL`` may move the logits, where the same sum is made in another order;
+- ``unsuited(model) -> str | None``: the sentence with which it refuses an architecture, None if it serves it.
+
 It may define ``refuse(settings, facts)``, which raises ValueError for what a local config.json can tell, and, if it
 brings weights of its own, ``load(settings, data) -> model`` and ``identify(settings) -> str``, a digest of them.
 

@@ -7,20 +7,32 @@ A *probe* is a file in ``probes/``. It defines
 - ``Settings``: a frozen dataclass that validates itself with the helpers of ``settings.py``;
 - ``measure(model, context, settings) -> records.Measurement``: compares the variant ``model`` with the reference.
 
+It may define
+
+- ``EXAMPLE``: settings (a dict) for the contract test, where the defaults take long;
+- ``BASELINE = True``: ``context.baseline`` holds the arrays that it recorded of the reference;
+- ``TEXTS = True``: its settings have ``text``, the name of a text of the config or None for that of the evaluation
+  windows; ``context.text`` says where that comes from and ``context.seen`` which token sets modifications have seen;
+- ``PACKAGES``: names of further packages that can change its numbers.
+
 A probe leaves the model as it found it, names its metrics uniquely, and returns the same numbers for the same input.
 For the reference itself every distance is exactly 0 and every agreement exactly 1. Torch is imported inside functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hemorrhage.statistics import index_matrix
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from hemorrhage.head import Head
     from hemorrhage.reference import Reference
     from hemorrhage.tokens import TokenSet
@@ -39,6 +51,11 @@ class Context:
         model: name of the model; with ``token_set`` it seeds the resampling, so that variants are paired.
         token_set: name of the token set.
         vocabulary: compare the first so many vocabulary entries; None requires both sides to have equally many.
+        baseline: the arrays that this probe recorded of the reference; None when it measures the reference itself.
+        text: source, checksum and format of a text, for probes that build something from it.
+        seen: files of the fit and calibration sets.
+        model_dir: the model's result folder, with base/, tokens/, reference/.
+        load_reference: loads the reference model, for probes that run it beside the variant.
     """
 
     tokens: TokenSet
@@ -49,6 +66,26 @@ class Context:
     model: str = ""
     token_set: str = "evaluation"
     vocabulary: int | None = None
+    load_reference: Callable[[], PreTrainedModel] | None = None
+    baseline: dict[str, np.ndarray] | None = None
+    text: Mapping[str, Any] | None = None
+    seen: Sequence[str] = ()
+    model_dir: Path | None = None
+
+    def loaded_reference(self) -> PreTrainedModel:
+        """The reference model, loaded now. Raises ValueError if the context does not say from where."""
+        if self.load_reference is None:
+            raise ValueError("This probe runs the reference beside the variant; give the context load_reference.")
+        return self.load_reference()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer. Raises ValueError if the context has no model folder."""
+        from hemorrhage import models
+
+        if self.model_dir is None:
+            raise ValueError("This probe needs the tokenizer; give the context model_dir.")
+        return models.load_tokenizer(Path(self.model_dir) / "base")
 
     @property
     def index(self) -> np.ndarray:

@@ -13,7 +13,8 @@ from hemorrhage.settings import require, whole
 
 SCORED = ("all", "second_half", "new")
 JOININGS = ("article", "contiguous")
-TAILS = ("drop",)
+PREFIXES = ("none", "previous")
+TAILS = ("drop", "shift")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -31,7 +32,11 @@ class Protocol:
             window + 1 tokens, and the first text token is scored too.
         joining: "article": every window from another article, from its start; "contiguous": windows of all articles
             joined by an empty line and tokenized once.
-        tail: "drop": a last piece shorter than a window is left out.
+        prefix: "previous": in front of every window stands the text token before it, as context that is not scored;
+            in front of a text's first token the tokenizer's BOS, or its EOS if it has no BOS. The model sees
+            window + 1 tokens, and every text token of the window is scored.
+        tail: of a contiguous text whose last piece is shorter than a window. "drop": it is left out. "shift": a last
+            window that ends with the text scores the tokens that no window before it holds.
         dtype: of weights and activations while measuring.
     """
 
@@ -40,6 +45,7 @@ class Protocol:
     scored: str = "all"
     bos: bool = False
     joining: str = "article"
+    prefix: str = "none"
     tail: str = "drop"
     dtype: str = "float32"
 
@@ -49,24 +55,35 @@ class Protocol:
         object.__setattr__(self, "stride", whole("stride", stride, 1, self.window))
         require(self.scored, SCORED, "protocol.scored")
         require(self.joining, JOININGS, "protocol.joining")
+        require(self.prefix, PREFIXES, "protocol.prefix")
         require(self.tail, TAILS, "protocol.tail")
         require(self.dtype, DTYPES, "protocol.dtype")
         if not isinstance(self.bos, bool):
             raise ValueError(f"protocol.bos: {self.bos!r} is neither true nor false.")
+        if self.bos and self.prefix != "none":
+            raise ValueError("protocol.prefix: previous and a BOS cannot both stand in front of a window; drop one.")
+        if self.tail == "shift" and self.joining == "article":
+            raise ValueError("protocol.tail: shift is for contiguous text; windows of single articles have no tail.")
         if self.joining == "article" and self.stride != self.window:
             raise ValueError(f"protocol.stride: {self.stride} differs from the window of {self.window}, but windows "
                              "of different articles do not overlap; leave it out, or set joining to contiguous.")
 
     @property
     def length(self) -> int:
-        """Tokens that the model sees: the window, and BOS if there is one."""
-        return self.window + self.bos
+        """Tokens that the model sees: the window, and what stands in front of it."""
+        return self.window + self.lead
+
+    @property
+    def lead(self) -> int:
+        """Tokens in front of the window's own: BOS, or the token before it."""
+        return int(self.bos or self.prefix != "none")
 
     @property
     def slug(self) -> str:
         """One word that holds every setting; rows with different slugs never stand in one curve."""
-        bos = "-bos" if self.bos else ""
-        return f"{self.joining}-{self.window}-{self.stride}-{self.scored}{bos}-{self.dtype}"
+        more = ("-bos" if self.bos else "") + ("-previous" if self.prefix != "none" else "")
+        more += "-shift" if self.tail == "shift" else ""
+        return f"{self.joining}-{self.window}-{self.stride}-{self.scored}{more}-{self.dtype}"
 
     def as_dict(self) -> dict[str, object]:
         """The settings as builtin values."""
@@ -75,7 +92,7 @@ class Protocol:
     def first_scored(self, is_first_window: bool) -> int:
         """Return the first scored position of a window of ``length`` tokens; the scored ones run to its end."""
         if self.scored == "second_half":
-            return self.bos + self.window // 2 + 1
+            return self.lead + self.window // 2 + 1
         if self.scored == "new" and not is_first_window:
             return max(1, self.length - int(self.stride or self.window))
         return 1
@@ -99,9 +116,10 @@ NAMED = {
     "gptq-2048": Protocol(window=2048, joining="contiguous"),
     # llama-perplexity with its default context and no BOS in the vocabulary's settings.
     "llamacpp-half-512": Protocol(window=512, scored="second_half", joining="contiguous"),
-    # The strided loop of the transformers documentation, at its stride of half the window.
+    # The strided loop of the transformers documentation, at its stride of half the window. The loop's last window may
+    # be shorter than the others; that piece is dropped here.
     "hf-strided": Protocol(window=1024, stride=512, scored="new", joining="contiguous"),
-    # lm-evaluation-harness: every token once, with one token of context at a window's start. Its own first window
-    # starts with a prefix token instead; that one prediction is not scored here.
-    "lm-eval-rolling": Protocol(window=2048, stride=2047, scored="new", joining="contiguous"),
+    # lm-evaluation-harness, loglikelihood_rolling with a context of one token: every token of the text once, the first
+    # after a prefix token, the tokens of the last piece in a window that ends with the text.
+    "lm-eval-rolling": Protocol(window=2048, joining="contiguous", prefix="previous", tail="shift"),
 }

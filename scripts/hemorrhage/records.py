@@ -2,8 +2,8 @@
 
 ``{probe}.json`` holds model, variant, probe, the probe's version, the protocol and the metrics; ``{probe}.npz`` holds
 ``windows.{metric}`` [B] (sums over the scored tokens of each window), ``windows.count`` [B] (how many those are) and
-``tokens.{metric}`` [B, L] (nan where nothing is scored). Equal measurements give equal bytes: no dates, no hosts, no
-durations.
+``tokens.{metric}`` [B, L] (nan where nothing is scored), and ``arrays.{name}`` of any shape that the probe's docstring
+explains. Equal measurements give equal bytes: no dates, no hosts, no durations.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ class Measurement:
         metrics: in the order in which they are to be read.
         windows: sums [B] of a metric over the scored tokens of each window; "count" [B] is how many those are.
         token_arrays: values [B, L] of a metric, nan where nothing is scored.
+        arrays: anything else that a probe keeps, by block or head for instance.
+        protocol: how it was measured, if the protocol of the windows does not say it.
     """
 
     metrics: list[Metric]
     windows: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     token_arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    protocol: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +116,13 @@ def write(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{probe}: the metrics {', '.join(twice)} are reported more than once.")
-    groups = {"windows": measurement.windows, "tokens": measurement.token_arrays}
+    groups = {"windows": measurement.windows, "tokens": measurement.token_arrays, "arrays": measurement.arrays}
     arrays = {f"{group}.{name}": array for group, members in groups.items() for name, array in members.items()}
     if arrays:
         files.write_arrays(Path(path).with_suffix(".npz"), **arrays)
     files.write_json(path, {
-        "model": model, "variant": variant, "probe": probe, "version": version, "protocol": dict(protocol),
+        "model": model, "variant": variant, "probe": probe, "version": version,
+        "protocol": dict(measurement.protocol or protocol),
         "metrics": [dataclasses.asdict(entry) for entry in measurement.metrics],
     })
 
@@ -133,11 +138,17 @@ def read(path: str | os.PathLike) -> Record:
     return Record(**facts, measurement=Measurement(metrics, **_arrays(Path(path).with_suffix(".npz"))))
 
 
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return what a probe kept as ``arrays`` beside a record; ``path`` is the .npz."""
+    return _arrays(Path(path))["arrays"]
+
+
 def _arrays(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    found: dict[str, dict[str, np.ndarray]] = {"windows": {}, "token_arrays": {}}
+    fields = {"windows": "windows", "tokens": "token_arrays", "arrays": "arrays"}
+    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in fields.values()}
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
             for key in archive.files:
                 group, _, name = key.partition(".")
-                found["windows" if group == "windows" else "token_arrays"][name] = archive[key]
+                found[fields[group]][name] = archive[key]
     return found

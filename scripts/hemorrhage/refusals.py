@@ -1,9 +1,11 @@
-"""One sentence for a refused config: where, what, and what is known."""
+"""What is wrong with a study, in one sentence: where, what, and what is known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hemorrhage import plugins
 from hemorrhage.settings import require
 
 
@@ -25,3 +27,16 @@ def reason(error: BaseException) -> str:
     except ValueError as sentence:
         return f"{where}: {sentence}"
     return f"{where}: {cause.message}."
+
+
+def check_recipe(variant: str, recipe: Iterable[Mapping[str, Any]], facts: Mapping[str, int]) -> None:
+    """Raise ValueError if a step of a recipe cannot be done to a model with these sizes (``local_config.facts``)."""
+    for step in recipe:
+        plugin = plugins.get("modifications", step["method"])
+        refuse = getattr(plugin.module, "refuse", None)
+        if refuse is None or not facts:
+            continue
+        try:
+            refuse(plugin.settings(step["settings"]), facts)
+        except ValueError as error:
+            raise ValueError(f"{variant}: {error}") from None

@@ -10,9 +10,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from hemorrhage import files, findings, plotting, sections, tables, wording
+from hemorrhage import files, findings, plotting, plugins, sections, tables, wording
 from hemorrhage.curves import REFERENCE
 
+PLACED = ("overview", "mitigations", "decoding")  # the template knows where
+ELSEWHERE = "More figures"
 THEME = {plotting.INK: "var(--ink)", plotting.MUTED: "var(--muted)", plotting.GRID: "var(--grid)",
          plotting.PAPER: "var(--paper)"}
 
@@ -22,8 +24,8 @@ def write(paths: Mapping[str, str], figures: Mapping[str, str], grid: dict[str, 
     """Write report.html.
 
     Args:
-        paths: the tables by name: metrics, thresholds, mitigations, floors.
-        figures: stem -> SVG file; overview, family_{family}, mitigations, decoding.
+        paths: the tables by name: metrics, thresholds, mitigations, floors; texts if any were generated.
+        figures: stem -> SVG file; overview, family_{family}, mitigations, decoding, and those of probes.
         grid: the study's grid.
         settings: criteria and severity.
         notes: what a reader must know of this study, a sentence each.
@@ -39,6 +41,7 @@ def write(paths: Mapping[str, str], figures: Mapping[str, str], grid: dict[str, 
              for stem, path in sorted(figures.items())}
     style = jinja2.filters.Markup((folder / "report.css").read_text(encoding="utf8"))
     content = _content(read, grid, settings, drawn, descriptions or {})
+    content["texts"] = sections.texts(tables.read(paths["texts"]), grid) if "texts" in paths else []
     page = environment.get_template(Path(template).name)
     files.write_text(out, page.render(style=style, figures=drawn, notes=list(notes), **content))
 
@@ -70,16 +73,30 @@ def _content(read: Mapping[str, pd.DataFrame], grid: dict[str, Any], settings: M
                       "methods": _methods(metrics, name, descriptions),
                       "thresholds": sections.thresholds(found, name, grid, criteria),
                       "variants": sections.variants(metrics, name, grid, severity)} for name in names],
+        "probes": _probes(drawn),
         "shifts": sections.shifts(compared, grid, criteria),
         "differences": sections.differences(compared, grid),
         "decoding": sections.decoding(metrics, grid),
         "floors": sections.floors(read["floors"]),
+        "pairing": sections.pairing(metrics),
         "severity": [(word, f"up to +{100 * largest:g} %" if largest != float("inf") else "beyond")
                      for word, largest in wording.scale(severity)],
         "criteria": [wording.criterion(criterion) for criterion in criteria.values()],
         "primary": wording.criterion(criteria[wording.primary(criteria)]),
         "protocols": sorted(metrics[metrics.probe == "fidelity"].protocol.unique()),
     }
+
+
+def _probes(drawn: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The figures that have no place of their own: (figure, caption) under the heading that each names."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for stem in sorted(drawn):
+        if stem not in PLACED and not stem.startswith("family_"):
+            module = plugins.get("figures", stem).module
+            shown = drawn[stem], str(getattr(module, "CAPTION", ""))
+            found.setdefault(str(getattr(module, "SECTION", ELSEWHERE)), []).append(shown)
+    return [{"heading": heading, "id": re.sub(r"\W+", "-", heading.lower()), "figures": shown}
+            for heading, shown in found.items()]
 
 
 def _methods(metrics: pd.DataFrame, family: str, descriptions: Mapping[str, str]) -> list[tuple[str, str]]:

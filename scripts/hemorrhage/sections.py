@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from hemorrhage import tables, wording
-from hemorrhage.curves import label
+from hemorrhage.curves import REFERENCE, label
 from hemorrhage.figures.decoding import decoder_label, ranking, text_rows
+from hemorrhage.statistics import paired_unpaired_ratio
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,49 @@ def decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> Table:
     return table
 
 
+def texts(table: pd.DataFrame, grid: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the texts of the first prompt and seed side by side, most faithful variants first, by decoder.
+
+    An entry has decoder, variant, failure, prompt, shared, reference and text; the counts of the failures of all its
+    prompts stand under ``counts``.
+    """
+    found = []
+    for (decoder, variant), group in tables.groups(table, ["decoder", "variant"], sort=False):
+        first = tables.dicts(group.head(1))[0]
+        counts = group.failure.value_counts().sort_index()
+        found.append({**first, "decoder": decoder_label(decoder), "variant": label(variant, grid),
+                      "counts": ", ".join(f"{count} × {word}" for word, count in counts.items())})
+    return found
+
+
 def floors(table: pd.DataFrame) -> Table:
     """Return the floors of the instrument."""
     return Table(["model", "floor", "metric", "value"],
                  [[row.model, row.floor, row.metric, "exactly 0" if row.value == 0 else wording.number(row.value)]
                   for row in tables.rows(table)], text=3)
+
+
+def pairing(metrics: pd.DataFrame) -> Table:
+    """Return, per model, the paired over the unpaired standard error of ΔNLL: what the shared windows are worth.
+
+    Unpaired is what two independent sets of windows would give, the root of the sum of both squared errors of NLL.
+    """
+    table = Table(["model", "variants", "median", "least", "largest"])
+    wide = metrics[metrics.probe == "fidelity"].drop_duplicates(["model", "variant", "protocol", "metric"])
+    errors = wide.pivot(index=["model", "protocol", "variant"], columns="metric", values="se")
+    if not {"nll", "delta_nll"} <= set(errors.columns):
+        return table
+    for (model, _), group in tables.groups(errors, ["model", "protocol"]):
+        own = group[group.index.get_level_values("variant") == REFERENCE].nll
+        others = group[group.index.get_level_values("variant") != REFERENCE]
+        if own.empty:
+            continue
+        ratios = pd.Series([paired_unpaired_ratio(*pair, float(own.iloc[0]))
+                            for pair in zip(others.delta_nll, others.nll, strict=True)], dtype=float).dropna()
+        if len(ratios):
+            numbers = (ratios.median(), ratios.min(), ratios.max())
+            table.rows.append([str(model), str(len(ratios)), *map(wording.number, numbers)])
+    return table
 
 
 def _verdict(word: str) -> tuple[str, str]:

@@ -100,6 +100,15 @@ def paired_difference(
     return mean_interval(np.asarray(sums) - np.asarray(baseline), counts, index)
 
 
+def paired_unpaired_ratio(paired: float, one: float, other: float) -> float:
+    """Return the standard error of a paired difference over that of two independent means with errors one and other.
+
+    nan if an error is unknown or both means are exact.
+    """
+    unpaired = math.hypot(one, other)
+    return paired / unpaired if unpaired > 0 else math.nan
+
+
 def exponential(estimate: Estimate) -> Estimate:
     """Return exp of an estimate: perplexity from NLL, perplexity ratio from ΔNLL; interval ends are transformed."""
     value, low, high = (_exp(part) for part in (estimate.value, estimate.low, estimate.high))

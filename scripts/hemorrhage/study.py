@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hemorrhage import plugins
+from hemorrhage import plugins, refusals
 from hemorrhage.local_config import facts
 from hemorrhage.protocol import Protocol
 from hemorrhage.settings import require
@@ -21,6 +21,10 @@ from hemorrhage.sources import fetch
 from hemorrhage.variants import REFERENCE, Step, Variant, expand, expand_steps
 
 LOCAL = "path:"
+DECODING_FIGURES = ("decoding", "divergence", "amplification", "published_decoding")
+OWN_TABLES = {"divergence": ["divergence"], "protocols": ["protocols"]}
+PUBLISHED = {"published_decoding": ["resources/published/paper_decoding.tsv"]}
+DISTANCES = ("kl", "kl_reverse", "delta_nll", "jensen_shannon", "total_variation")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,12 @@ class Study:
         self._check_models()
         self._check_variants()
         for probe in self.config["probes"]:
-            plugins.get("probes", probe)
-        _ = self.protocol, self.decoders, self.exported()
+            self.probe(probe)
+        _ = self.protocol, self.decoders, self.exported(), self.protocol_plans()
+        self._check_criteria()
+        for decoder in self.decoders:
+            for other in self.others_of(decoder.slug()):
+                require(other, self.by_slug, f"variant in decoding.decoders.{decoder.method}")
         for path in self.prompt_files():
             if not Path(path).is_file():
                 raise ValueError(f"decoding.prompts.path: '{path}' does not exist.")
@@ -54,6 +62,31 @@ class Study:
     def protocol(self) -> Protocol:
         """The protocol of the evaluation windows."""
         return Protocol.of(self.config["protocol"], dtype=self.config["dtype"])
+
+    def protocol_plans(self) -> dict[str, dict[str, Any]]:
+        """Every protocol under which the unmodified models are measured too: name -> text, windows, protocol.
+
+        Each scores about as many tokens as the evaluation windows, in at least two windows.
+        """
+        evaluation, own = self.config["tokens"]["evaluation"], self._window("evaluation", self.token_sets["evaluation"])
+        plans = {}
+        for asked in self.config.get("protocols", []):
+            chosen = self._protocol_of(asked)
+            windows: int | str = evaluation["windows"]
+            if isinstance(windows, int):
+                room = windows * own.window - chosen.window
+                windows = max(2, room // int(chosen.stride or chosen.window) + 1)
+            name = asked if isinstance(asked, str) else chosen.slug
+            plans[name] = {"text": evaluation["text"], "windows": windows, "protocol": chosen.as_dict()}
+        return plans
+
+    def _protocol_of(self, asked: str | dict[str, Any]) -> Protocol:
+        try:
+            if isinstance(asked, str):
+                return Protocol.of(asked, dtype=self.config["dtype"])
+            return Protocol.of(self.protocol.as_dict(), **{"stride": None, **asked})
+        except ValueError as error:
+            raise ValueError(f"protocols, {asked}: {error}") from None
 
     @cached_property
     def decoders(self) -> list[Step]:
@@ -73,6 +106,29 @@ class Study:
                 require(pattern, slugs, f"variant in {probe}")
         return [slug for slug in slugs
                 if slug == REFERENCE or any(fnmatch.fnmatchcase(slug, pattern) for pattern in patterns)]
+
+    def probe(self, name: str) -> dict[str, Any]:
+        """A probe as builtin values: its name, its settings, and the source of the text that it reads, if any."""
+        plugin, values = plugins.get("probes", name), self.config["probes"][name]["settings"]
+        settings, text = plugin.settings(values), None
+        if getattr(plugin.module, "TEXTS", False):
+            chosen = settings.text or self.config["tokens"]["evaluation"]["text"]  # type: ignore[attr-defined]
+            require(chosen, self.config["texts"], f"text in probes.{name}.settings")
+            text = self.config["texts"][chosen]
+        return {"name": name, "settings": values, "text": text}
+
+    def probe_packages(self, name: str) -> list[str]:
+        """Further packages that can change a probe's numbers."""
+        return list(getattr(plugins.get("probes", name).module, "PACKAGES", ()))
+
+    def has_baseline(self, name: str) -> bool:
+        """Whether a probe compares with what it recorded of the reference."""
+        return bool(getattr(plugins.get("probes", name).module, "BASELINE", False))
+
+    def seen_by_modifications(self, name: str, folder: str) -> list[str]:
+        """The files of the token sets that modifications see, if a probe must not take their articles."""
+        sets = [key for key in self.token_sets if key != "evaluation"] if self.probe(name)["text"] else []
+        return [f"{folder}/{key}.npz" for key in sets]
 
     @cached_property
     def token_sets(self) -> dict[str, dict[str, Any]]:
@@ -112,6 +168,12 @@ class Study:
         """The decoder with this slug as builtin values."""
         step = self.decoder(slug)
         return {"name": step.method, "settings": dict(step.settings)}
+
+    def others_of(self, slug: str) -> list[str]:
+        """The slugs of the other variants that a decoder reads: a weaker model, a draft."""
+        step = self.decoder(slug)
+        name = getattr(step.plugin.module, "OTHER", None)
+        return [str(dict(step.settings)[name])] if name else []
 
     def prompt_files(self) -> list[str]:
         """The file of prompts, if the config names one."""
@@ -155,14 +217,30 @@ class Study:
         if any(step.plugin.module.REPAIRS for variant in self.variants for step in variant.steps):
             found["mitigations"] = {"name": "mitigations"}
         if self.chosen("decoding"):
-            found["decoding"] = {"name": "decoding"}
+            found |= {name: {"name": name} for name in DECODING_FIGURES}
+        drawn = plugins.found("figures")  # a probe may have a figure of its own, under its name
+        found |= {probe: {"name": probe} for probe in self.config["probes"] if probe in drawn}
+        if "attention" in self.config["probes"]:
+            found["disruption"] = {"name": "disruption"}
+        if self.protocol_plans():
+            found["protocols"] = {"name": "protocols", "own": self.protocol.slug}
         return found
+
+    def own_tables(self, figure: str) -> list[str]:
+        """The tables that only one figure reads."""
+        return OWN_TABLES.get(figure, [])
+
+    def published_tables(self, figure: str) -> list[str]:
+        """The files of published numbers that a figure reads."""
+        return PUBLISHED.get(figure, [])
 
     def _window(self, name: str, spec: dict[str, Any]) -> Protocol:
         """The protocol of one token set: the evaluation's, with the window and joining that the set names."""
         own: dict[str, Any] = {key: spec[key] for key in ("window", "joining") if key in spec}
         if own or name.startswith("calibration"):
             own["stride"] = None  # windows of another length or joining do not overlap
+        if own.get("joining") == "article":
+            own["tail"] = "drop"
         return Protocol.of(self.protocol.as_dict(), **own)
 
     def _check_texts(self) -> None:
@@ -170,6 +248,14 @@ class Study:
             require(spec["text"], self.config["texts"], f"text in tokens.{name}")
         for name, text in self.config["texts"].items():
             _check_source(f"texts.{name}.source", text["source"])
+
+    def _check_criteria(self) -> None:
+        for name, criterion in self.config["thresholds"]["criteria"].items():
+            if "relative" in criterion and criterion["metric"] in DISTANCES:
+                raise ValueError(f"thresholds.criteria.{name}: '{criterion['metric']}' is 0 for the reference, so "
+                                 "nothing is relative to it; give `at` instead of `relative`.")
+            if "probe" in criterion:
+                require(criterion["probe"], self.config["probes"], f"probe in thresholds.criteria.{name}")
 
     def _check_calibrations(self) -> None:
         for variant in self.variants:
@@ -187,14 +273,8 @@ class Study:
         known = {name: facts(model["source"].removeprefix(LOCAL)) for name, model in self.config["models"].items()
                  if model["source"].startswith(LOCAL)}
         for variant in self.variants:
-            for step in variant.steps:
-                refuse = getattr(step.plugin.module, "refuse", None)
-                for name, found in known.items():
-                    if refuse and found:
-                        try:
-                            refuse(step.plugin.settings(dict(step.settings)), found)
-                        except ValueError as error:
-                            raise ValueError(f"{variant.slug} on model {name}: {error}") from None
+            for name, found in known.items():
+                refusals.check_recipe(f"{variant.slug} on model {name}", variant.recipe, found)
 
 
 def _check_source(key: str, source: str) -> None:

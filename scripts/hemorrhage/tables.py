@@ -104,11 +104,12 @@ def collect_floors(references: Mapping[str, str], path: str) -> None:
 
 
 def read_windows(path: str | os.PathLike) -> dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]:
-    """Return (model, variant, metric) -> sums [B], counts [B] of the probe ``fidelity``."""
-    frame = pd.read_parquet(path)
-    frame = frame[frame.probe == "fidelity"].sort_values(["model", "variant", "metric", "window"])
-    return {key: (group["sum"].to_numpy(dtype=float), group["count"].to_numpy(dtype=float))
-            for key, group in groups(frame, ["model", "variant", "metric"])}
+    """Return (model, variant, metric) -> sums [B], counts [B]; of a metric that two probes have, fidelity's."""
+    frame = pd.read_parquet(path).sort_values(["model", "variant", "metric", "window"], kind="stable")
+    found = {key: (group["sum"].to_numpy(dtype=float), group["count"].to_numpy(dtype=float))
+             for key, group in groups(frame, ["probe", "model", "variant", "metric"])}
+    order = sorted(found, key=lambda key: key[0] == "fidelity")
+    return {key[1:]: found[key] for key in order}
 
 
 def _rows(record: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,6 +133,8 @@ def _place(level: Any) -> float:
 
 def _windows(record: Mapping[str, Any], path: Path) -> list[pd.DataFrame]:
     with np.load(path, allow_pickle=False) as arrays:
+        if "windows.count" not in arrays.files:
+            return []  # a probe that does not measure windows
         counts = arrays["windows.count"].astype(float)
         names = sorted(key for key in arrays.files if key.startswith("windows.") and key != "windows.count")
         return [pd.DataFrame({"model": record["model"], "variant": record["variant"], "probe": record["probe"],

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SCALE_BITS = 16  # a deployed grid stores its scales in half precision
+from hemorrhage import grids
 
 
 def require_finite(tensor: Tensor, name: str) -> Tensor:
@@ -73,9 +73,7 @@ def _kth_smallest(rows: Tensor, k: int) -> Tensor:
 def quantize_rtn(weight: Tensor, bits: int, symmetric: bool, group: int | None) -> Tensor:
     """Return ``weight`` rounded to the nearest point of a grid per output row, or per group of a row.
 
-    Asymmetric: Δ = (max − min)/(2^b − 1), z = −round(min/Δ), Q(w) = (clip(round(w/Δ) + z, 0, 2^b − 1) − z)·Δ. The
-    range is widened to hold 0, as in GPTQ's quantizer, so that z fits into b bits and a pruned weight stays 0.
-    Symmetric: Δ = max|w|/(2^(b−1) − 1) and levels −(2^(b−1) − 1) to 2^(b−1) − 1.
+    The grids are those of ``grids.uniform``; a pruned weight stays 0.
 
     Args:
         weight: [out, in], any float type; the arithmetic is float32.
@@ -84,38 +82,41 @@ def quantize_rtn(weight: Tensor, bits: int, symmetric: bool, group: int | None) 
         group: neighbours of a row that share a grid, a divisor of ``in``; None or 0 for the whole row.
     """
     grouped = weight.float().reshape(-1, group or weight.shape[-1])
-    if symmetric:
-        quantized = quantize_activation(grouped, bits)
-    else:
-        low = grouped.amin(dim=1, keepdim=True).clamp(max=0)
-        high = grouped.amax(dim=1, keepdim=True).clamp(min=0)
-        step = _usable((high - low) / (2**bits - 1))
-        zero = -torch.round(low / step)
-        quantized = grouped.div(step).round_().add_(zero).clamp_(0, 2**bits - 1).sub_(zero).mul_(step)
+    quantized = grids.uniform(grouped, bits, symmetric).nearest(grouped)
     return quantized.reshape(weight.shape).to(weight.dtype)
 
 
-def bits_per_weight(bits: int, symmetric: bool, group: int) -> float:
-    """Return the bits a weight takes in a packed file: its code, and its share of the scale and the zero point."""
-    return bits + (SCALE_BITS + (0 if symmetric else bits)) / group
+def output_energy(weight: Tensor, gram: Tensor) -> Tensor:
+    """Return the mean squared output of every row, [out]: wᵀ G w with G [in, in] the mean of x xᵀ, all float32.
+
+    Of the difference of two weights it is the mean squared error of the outputs.
+    """
+    return (weight @ gram).mul_(weight).sum(dim=1)
 
 
-def quantize_activation(x: Tensor, bits: int, scale: float | Tensor | None = None) -> Tensor:
+def quantize_activation(
+    x: Tensor,
+    bits: int,
+    scale: float | Tensor | None = None,
+    smooth: Tensor | None = None,
+    exact: Tensor | None = None,
+) -> Tensor:
     """Return ``x`` rounded to the symmetric grid with levels −(2^(b−1) − 1) to 2^(b−1) − 1.
 
     Args:
         x: [..., channels]; the arithmetic is float32, the result has the type of ``x``.
-        bits: 2 to 8.
-        scale: the step Δ of a static grid; values beyond its ends are clipped. None gives every token (every vector
-            along the last dimension) its own step, max|x|/(2^(b−1) − 1).
+        bits: 2 to 16.
+        scale: the step Δ of a static grid, one or one a channel; values beyond its ends are clipped. None gives every
+            token (every vector along the last dimension) its own step, max|x|/(2^(b−1) − 1).
+        smooth: [channels]; x/smooth is rounded, and multiplied by it again (SmoothQuant).
+        exact: [k] int64, channels that are not rounded and do not count for the step of a token (LLM.int8).
     """
     top = 2 ** (bits - 1) - 1
-    exact = x.float()
-    step = exact.abs().amax(dim=-1, keepdim=True) / top if scale is None else torch.as_tensor(scale, device=x.device)
-    step = _usable(step.float())
-    return exact.div(step).round_().clamp_(-top, top).mul_(step).to(x.dtype)
-
-
-def _usable(step: Tensor) -> Tensor:
-    """Steps with 1 for 0: a group of zeros stays zero."""
-    return torch.where(step == 0, torch.ones_like(step), step)
+    values = x.float() if smooth is None else x.float() / smooth
+    if exact is not None:
+        values = values.index_fill(-1, exact, 0)
+    step = values.abs().amax(dim=-1, keepdim=True) / top if scale is None else torch.as_tensor(scale, device=x.device)
+    step = grids.usable(step.float())
+    result = values.div(step).round_().clamp_(-top, top).mul_(step)
+    result = (result if smooth is None else result.mul_(smooth)).to(x.dtype)
+    return result if exact is None else result.index_copy_(-1, exact, x.index_select(-1, exact))

@@ -4,6 +4,9 @@ The estimator ``tolerance`` fits a non-decreasing curve through the levels and t
 axes are interpolated linearly in nats (that is log-linear in perplexity); on integer axes the last level inside is
 the threshold and the first level outside stands beside it. The interval comes from the curves through the ends of the
 levels' intervals: where the upper one crosses to where the lower one does.
+
+Beside it every sweep with a harmless end gets the ``phase-transition`` estimator, on perplexity and with at least 8
+levels, in both forms of ``phase_transition.py``: its low and high are the range over fits that leave one level out.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hemorrhage import isotonic, tables
-from hemorrhage.curves import Curve, curves
+from hemorrhage import isotonic, phase_transition, tables
+from hemorrhage.curves import Curve, curves, probe_of, rises
 
 FEWEST_LEVELS = 4
 FLOOR_MULTIPLE = 10
 INSIDE, NOT_REACHED, EXCEEDED = "inside", "not reached", "already exceeded"
 TOO_FEW, BELOW_FLOOR = "too few levels", "below floor"
+FITTED, SMOOTH = "leave-one-level-out range", "no transition"
+PERPLEXITY, TRANSITION = "perplexity", "phase_transition"
 COLUMNS = ["model", "sweep", "arm", "family", "method", "axis", "criterion", "tolerance", "threshold", "low", "high",
            "inside", "outside", "state", "estimator", "levels", "blocks", "monotone", "protocol"]
 
@@ -107,7 +112,8 @@ def find(
     Args:
         metrics_path: metrics.tsv.
         study: the grid: variants, axes, repairs, recipes.
-        criteria: name -> {"metric", "at"}, and "higher_is_better" for a metric that falls with damage.
+        criteria: name -> {"metric", "at"} or {"metric", "relative"}, a factor on the reference's value; and
+            "higher_is_better" for a metric that falls with damage, "probe" for one that is not of ``fidelity``.
         floors_path: floors.tsv, or None.
         out: thresholds.tsv.
     """
@@ -116,19 +122,31 @@ def find(
     rows = []
     for curve in curves(metrics, study):
         for name, criterion in criteria.items():
-            if (metrics.metric == criterion["metric"]).any():
-                rows.append(_row(curve, metrics, name, criterion, floor_of(floors, curve.model, criterion["metric"])))
+            measured = curve.measured(metrics, criterion["metric"], probe_of(criterion, metrics))
+            if len(measured.levels) - measured.anchored > 1:
+                floor = floor_of(floors, curve.model, criterion["metric"])
+                rows.append(_row(measured, metrics, name, criterion, floor))
+        if curve.axis["harmless"] is not None and len(curve.measured(metrics, PERPLEXITY).levels) > 1:
+            rows.extend(_transitions(curve.measured(metrics, PERPLEXITY), metrics))
     tables.write(pd.DataFrame(rows, columns=COLUMNS), out)
 
 
 def damage_of(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``tolerance`` for a curve and a criterion: damage, interval, weights, tolerance."""
-    values = curve.values(metrics, criterion["metric"])
-    sign = -1.0 if criterion.get("higher_is_better") else 1.0
+    values = curve.values(metrics, criterion["metric"], probe_of(criterion, metrics))
+    sign = 1.0 if rises(criterion) else -1.0
     ends = [sign * values[end].to_numpy(dtype=float) for end in ("low", "high")]
     low, high = ends if sign > 0 else ends[::-1]
     return {"damage": sign * values.value.to_numpy(dtype=float), "low": low, "high": high,
-            "weights": weights_of(values.se.to_numpy(dtype=float)), "at": sign * float(criterion["at"])}
+            "weights": weights_of(values.se.to_numpy(dtype=float)), "at": sign * tolerated(curve, metrics, criterion)}
+
+
+def tolerated(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any]) -> float:
+    """Return the value that must not be passed, in the metric's unit; nan without the reference it is relative to."""
+    if "relative" not in criterion:
+        return float(criterion["at"])
+    reference = curve.reference(metrics, criterion["metric"], probe_of(criterion, metrics))
+    return float(criterion["relative"]) * reference
 
 
 def weights_of(se: np.ndarray) -> np.ndarray:
@@ -149,10 +167,45 @@ def floor_of(floors: pd.DataFrame | None, model: str, metric: str) -> float:
 def _row(curve: Curve, metrics: pd.DataFrame, name: str, criterion: Mapping[str, Any], floor: float) -> dict[str, Any]:
     found = tolerance(curve.levels, **damage_of(curve, metrics, criterion), rises=curve.axis["rises"],
                       integer=curve.axis["integer"], floor=floor)
-    blocks = curve.values(metrics, criterion["metric"]).blocks.min()
+    blocks = curve.values(metrics, criterion["metric"], probe_of(criterion, metrics)).blocks.min()
+    return {**_facts(curve), "criterion": name, "tolerance": tolerated(curve, metrics, criterion), **vars(found),
+            "estimator": "tolerance", "blocks": blocks}
+
+
+def _facts(curve: Curve) -> dict[str, Any]:
     return {"model": curve.model, "sweep": curve.sweep, "arm": curve.arm, "family": curve.family,
-            "method": curve.method, "axis": curve.axis["setting"], "criterion": name, "tolerance": criterion["at"],
-            **vars(found), "estimator": "tolerance", "blocks": blocks, "protocol": curve.protocol}
+            "method": curve.method, "axis": curve.axis["setting"], "protocol": curve.protocol}
+
+
+def _transitions(curve: Curve, metrics: pd.DataFrame) -> list[dict[str, Any]]:
+    """The phase-transition rows of a sweep: the published form, and the one from the reference if that is there."""
+    values = curve.values(metrics, PERPLEXITY)
+    perplexity = values.value.to_numpy(dtype=float)
+    distance = np.abs(curve.levels - float(curve.axis["harmless"]))
+    end = perplexity[distance == 0]
+    used = (distance > 0) & np.isfinite(perplexity)
+    forms = {phase_transition.POWER: None, **({phase_transition.DENSE: float(end[0])} if len(end) else {})}
+    return [{**_facts(curve), "criterion": TRANSITION, "tolerance": math.nan, "blocks": values.blocks.min(),
+             **vars(_transition(curve, distance[used], perplexity[used], dense)),
+             "estimator": f"phase-transition, {form} form"} for form, dense in forms.items()]
+
+
+def _transition(curve: Curve, distance: np.ndarray, perplexity: np.ndarray, dense: float | None) -> Threshold:
+    """One fit as a threshold; its low and high are a leave-one-level-out range."""
+    levels = len(distance)
+    if levels < phase_transition.FEWEST_LEVELS:
+        return Threshold(math.nan, math.nan, math.nan, math.nan, math.nan, TOO_FEW, levels, True)
+    found = phase_transition.fit(distance, perplexity, dense)
+    sign = 1.0 if curve.axis["rises"] else -1.0
+    place, near, far = (float(curve.axis["harmless"]) + sign * at for at in (found.s0, found.low, found.high))
+    order = np.sort(distance)
+    inside, outside = order[order <= found.s0].max(), order[order > found.s0].min()
+    near_level, far_level = (float(curve.axis["harmless"]) + sign * float(at) for at in (inside, outside))
+    threshold = near_level if curve.axis["integer"] else place
+    monotone = bool((np.diff(perplexity[np.argsort(distance)]) >= 0).all())
+    if not found.supported:
+        return Threshold(math.nan, math.nan, math.nan, near_level, far_level, SMOOTH, levels, monotone)
+    return Threshold(threshold, min(near, far), max(near, far), near_level, far_level, FITTED, levels, monotone)
 
 
 def _state(found: isotonic.Crossing, levels: int, at: float, floor: float) -> str:

@@ -23,7 +23,7 @@ from hemorrhage import files
 from hemorrhage.protocol import Protocol
 from hemorrhage.settings import require, whole
 from hemorrhage.texts import Article
-from hemorrhage.windows import Encoded, Window, digest, encode, rank
+from hemorrhage.windows import Encoded, Window, digest, encode, opening, rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -152,8 +152,11 @@ class _Picker:
         protocol = _protocol(name, spec)
         wanted = None if spec["windows"] == ALL else whole(f"tokens.{name}.windows", spec["windows"], 1)
         require(spec["text"], self.articles_by_text, f"text in tokens.{name}")
-        if protocol.bos and self.tokenizer.bos_token_id is None:
-            raise ValueError(f"tokens.{name}: the protocol asks for BOS, but the tokenizer has none; set bos to false.")
+        if protocol.lead:
+            try:
+                opening(self.tokenizer, protocol)
+            except ValueError as error:
+                raise ValueError(f"tokens.{name}: {error}") from None
         own = self._own_articles if protocol.joining == "article" else self._contiguous
         drawn = self._rounds if protocol.joining == "article" else self._scattered
         return (drawn if _is_calibration(name) else own)(name, spec, protocol, wanted)
@@ -199,12 +202,18 @@ class _Picker:
     def _contiguous(self, name: str, spec: Mapping[str, Any], protocol: Protocol, wanted: int | None) -> list[Window]:
         text = spec["text"]
         articles, encoded, starts = self._joined(text, protocol, int(protocol.stride or protocol.window))
-        self._require_enough(name, spec, protocol, len(starts), wanted, "consecutive pieces")
-        starts = starts[:wanted]
-        self.cursor[text] = starts[-1] + protocol.window
-        reached = articles[: encoded.articles_before(self.cursor[text], self.tokenizer)]
+        tail = len(encoded.ids) - (starts[-1] + protocol.window) if starts and protocol.tail == "shift" else 0
+        self._require_enough(name, spec, protocol, len(starts) + bool(tail), wanted, "consecutive pieces")
+        windows = [encoded.cut(start, protocol, self.tokenizer, is_first=place == 0)
+                   for place, start in enumerate(starts[:wanted])]
+        end = starts[len(windows) - 1] + protocol.window
+        if tail and len(windows) < (wanted or len(starts) + 1):
+            end = len(encoded.ids)
+            windows.append(encoded.cut(end - protocol.window, protocol, self.tokenizer, new=tail))
+        self.cursor[text] = end
+        reached = articles[: encoded.articles_before(end, self.tokenizer)]
         self.touched.setdefault(text, set()).update(map(digest, reached))
-        return [encoded.cut(start, protocol, self.tokenizer, is_first=place == 0) for place, start in enumerate(starts)]
+        return windows
 
     def _scattered(self, name: str, spec: Mapping[str, Any], protocol: Protocol, wanted: int | None) -> list[Window]:
         _, encoded, starts = self._joined(spec["text"], protocol, protocol.window)

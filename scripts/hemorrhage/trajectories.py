@@ -28,12 +28,14 @@ from typing import Any
 
 import numpy as np
 
-from hemorrhage import records, variants
+from hemorrhage import records, teacher_forced, variants
 from hemorrhage.records import Metric
 from hemorrhage.statistics import index_matrix, mean_interval
+from hemorrhage.text_measures import edit_distance
+from hemorrhage.text_qualities import qualities
 
-VERSION = 1
-PREFIXES = (8, 32)  # tokens; the curve over n is what a figure makes from the divergences
+VERSION = 2
+PREFIXES = (8, 32)  # tokens; the whole curve is in the arrays
 Lines = dict[int, dict[int | None, dict[str, Any]]]
 
 
@@ -44,11 +46,13 @@ class Comparison:
     Attributes:
         first_divergence: place of the first differing token, from 0; ``limit`` if there is none.
         token_agreement: share of equal tokens at equal places of the longer text; 1 for two empty texts.
+        edit_distance: Levenshtein distance over the longer length.
         limit: most new tokens of a continuation.
     """
 
     first_divergence: np.ndarray
     token_agreement: np.ndarray
+    edit_distance: np.ndarray
     limit: int
 
     def prefix_agreement(self, n: int) -> np.ndarray:
@@ -62,8 +66,11 @@ class Comparison:
 
 
 def measure(text: str | PathLike, greedy: str | PathLike, reference: str | PathLike, record: str | PathLike, *,
-            model: str, variant: str, decoder: str) -> None:
+            model: str, variant: str, decoder: str, forced: str | PathLike | None = None) -> None:
     """Write the record ``text.{decoder}`` of one variant; prompts are the blocks, seeds are averaged inside them.
+
+    Beside the metrics the record keeps ``arrays.{contrast}.prefix`` [limit + 1, 3]: the share of pairs that agree in
+    their first n tokens, with the ends of its interval.
 
     Args:
         text: the continuations of the variant with this decoder.
@@ -73,24 +80,55 @@ def measure(text: str | PathLike, greedy: str | PathLike, reference: str | PathL
         model: name of the model.
         variant: slug of the variant.
         decoder: slug of the decoder.
+        forced: the archive of ``forced.measure`` for this variant.
 
     Raises:
         ValueError: if a text cannot be read, or the texts do not belong together.
     """
     metrics: list[Metric] = []
-    for contrast, comparison in contrasts(text, greedy, reference, variant, decoder).items():
+    arrays: dict[str, np.ndarray] = {}
+    compared = contrasts(text, greedy, reference, variant, decoder)
+    for contrast, comparison in compared.items():
         better = True if contrast == "weight_effect" else None  # another decoder or seed is meant to say another thing
         for name, values in per_prompt(comparison).items():
             top, unit = (comparison.limit, "tokens") if name == "first_divergence" else (1, "share")
-            pairs = comparison.first_divergence.size
-            metrics.append(_metric(f"{contrast}.{name}", values, pairs, top, unit, better, model))
+            towards = None if better is None else name != "edit_distance"
+            metrics.append(_metric(f"{contrast}.{name}", values, comparison.first_divergence.size, top, unit, towards,
+                                   model))
+        arrays[f"{contrast}.prefix"] = prefix_curve(comparison, model)
     lines = read(text)
-    rows = [line for found in lines.values() for line in found.values()]
-    for name, values in lengths(lines).items():
-        top, unit = (rows[0]["limit"], "tokens") if name == "length" else (1, "share")
-        metrics.append(_metric(name, values, len(rows), top, unit, None, model))
-    records.write(record, records.Measurement(metrics), model=model, variant=variant, probe=f"text.{decoder}",
-                  version=VERSION, protocol=_protocol(lines))
+    metrics += _alone(lines, {"decoder_effect": read(greedy), "weight_effect": read(reference)}, decoder, model)
+    if forced is not None:
+        agreement = compared["weight_effect"].token_agreement.mean(axis=1)
+        metrics += teacher_forced.metrics(forced, decoder, agreement, model)
+    records.write(record, records.Measurement(metrics, arrays=arrays), model=model, variant=variant,
+                  probe=f"text.{decoder}", version=VERSION, protocol=_protocol(lines))
+
+
+def prefix_curve(comparison: Comparison, model: str) -> np.ndarray:
+    """Return share, low and high end of the pairs that agree in their first n tokens, [limit + 1, 3], n from 0."""
+    shares = [comparison.prefix_agreement(n).mean(axis=1, dtype=np.float64) for n in range(comparison.limit + 1)]
+    index = index_matrix(model, "prompts", len(shares[0]))
+    found = [mean_interval(share, np.ones(len(share)), index, bounds=(0, 1)) for share in shares]
+    return np.array([[entry.value, entry.low, entry.high] for entry in found])
+
+
+def _alone(lines: Lines, others: dict[str, Lines], decoder: str, model: str) -> list[Metric]:
+    """What the texts are like by themselves, and the paired difference from the texts of each contrast."""
+    rows = sum(len(found) for found in lines.values())
+    own, metrics = qualities(lines), []
+    for name, values in own.items():
+        top, unit = (_limit(lines), "tokens") if name == "length" else (1, "share")
+        metrics.append(_metric(name, values, rows, top, unit, None, model))
+    for contrast, other in others.items():
+        if contrast == "decoder_effect" and decoder == "greedy":
+            continue
+        compared = qualities(other)
+        for name, values in own.items():
+            unit = "tokens" if name == "length" else "share"
+            metrics.append(_metric(f"{contrast}.delta_{name}", values - compared[name], rows, np.inf, unit, None, model,
+                                   -np.inf))
+    return metrics
 
 
 def read(path: str | PathLike) -> Lines:
@@ -146,23 +184,21 @@ def contrasts(text: str | PathLike, greedy: str | PathLike, reference: str | Pat
 def per_prompt(comparison: Comparison) -> dict[str, np.ndarray]:
     """Return the measures of a comparison, the mean over the pairs of each prompt, [prompts] each."""
     measures = {"first_divergence": comparison.first_divergence, "token_agreement": comparison.token_agreement,
-                "identical_share": comparison.identical,
+                "edit_distance": comparison.edit_distance, "identical_share": comparison.identical,
                 **{f"prefix_agreement_{n}": comparison.prefix_agreement(n) for n in PREFIXES if n < comparison.limit}}
     return {name: values.mean(axis=1, dtype=np.float64) for name, values in measures.items()}
 
 
-def lengths(lines: Lines) -> dict[str, np.ndarray]:
-    """Return, per prompt, the mean length in tokens and the share that was cut at the limit, [prompts] each."""
-    rows = [list(found.values()) for found in lines.values()]
-    return {"length": np.array([np.mean([len(line["tokens"]) for line in found]) for found in rows]),
-            "unfinished_share": np.array([np.mean([not line["finished"] for line in found]) for found in rows])}
-
-
-def _metric(name: str, values: np.ndarray, n: int, top: float, unit: str, better: bool | None, model: str) -> Metric:
+def _metric(name: str, values: np.ndarray, n: int, top: float, unit: str, better: bool | None, model: str,
+            bottom: float = 0.0) -> Metric:
     """The mean over prompts; ``n`` is the number of continuations or pairs behind it."""
     index = index_matrix(model, "prompts", len(values))
-    estimate = mean_interval(values, np.ones(len(values)), index, bounds=(0, top))
+    estimate = mean_interval(values, np.ones(len(values)), index, bounds=(bottom, top))
     return Metric.of(name, dataclasses.replace(estimate, n=n), unit, better)
+
+
+def _limit(lines: Lines) -> int:
+    return int(next(iter(next(iter(lines.values())).values()))["limit"])
 
 
 def _protocol(lines: Lines) -> dict[str, Any]:
@@ -197,7 +233,8 @@ def _comparison(pairs: Iterable[Sequence[tuple[Any, Any]]]) -> Comparison:
     limit = pairs[0][0][0]["limit"]
     tokens = [[(a["tokens"], b["tokens"]) for a, b in row] for row in pairs]
     return Comparison(np.array([[_first_divergence(a, b, limit) for a, b in row] for row in tokens]),
-                      np.array([[_agreement(a, b) for a, b in row] for row in tokens]), limit)
+                      np.array([[_agreement(a, b) for a, b in row] for row in tokens]),
+                      np.array([[edit_distance(a, b) for a, b in row] for row in tokens]), limit)
 
 
 def _first_divergence(a: list[int], b: list[int], limit: int) -> int:

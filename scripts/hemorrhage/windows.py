@@ -50,15 +50,22 @@ class Encoded:
     ends: list[int]
     titles: list[tuple[int, str]]
 
-    def cut(self, start: int, protocol: Protocol, tokenizer: PreTrainedTokenizerBase, is_first: bool = True) -> Window:
-        """Return the window whose first text token is token ``start``."""
+    def cut(self, start: int, protocol: Protocol, tokenizer: PreTrainedTokenizerBase, is_first: bool = True,
+            new: int | None = None) -> Window:
+        """Return the window whose first text token is token ``start``; ``new`` scores only its last so many tokens."""
         stop = start + protocol.window
-        first = protocol.first_scored(is_first)
-        bos = [tokenizer.bos_token_id] if protocol.bos else []
+        first = protocol.first_scored(is_first) if new is None else protocol.length - new
+        lead = self._lead(start, protocol, tokenizer)
         place = self._end(start - 1, tokenizer)
         title = self.titles[max(0, bisect_right(self.titles, place, key=lambda pair: pair[0]) - 1)][1]
-        scored_bytes = self._bytes(start + first - len(bos), stop, tokenizer)
-        return Window(bos + self.ids[start:stop], range(first, protocol.length), scored_bytes, title)
+        scored_bytes = self._bytes(start + first - len(lead), stop, tokenizer)
+        return Window(lead + self.ids[start:stop], range(first, protocol.length), scored_bytes, title)
+
+    def _lead(self, start: int, protocol: Protocol, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """What stands in front of a window."""
+        if protocol.prefix == "previous" and start > 0:
+            return [self.ids[start - 1]]
+        return [opening(tokenizer, protocol)] if protocol.lead else []
 
     def articles_before(self, token: int, tokenizer: PreTrainedTokenizerBase) -> int:
         """Return how many articles the first ``token`` tokens touch."""
@@ -75,6 +82,20 @@ class Encoded:
         if not self.ends:
             return len(str(tokenizer.decode(self.ids[start:stop])).encode())
         return len(self.text[self._end(start - 1, tokenizer) : self._end(stop - 1, tokenizer)].encode())
+
+
+def opening(tokenizer: PreTrainedTokenizerBase, protocol: Protocol) -> int:
+    """Return the token in front of a text: BOS, or for a prefix EOS if there is no BOS.
+
+    Raises ValueError if the tokenizer has neither.
+    """
+    found = tokenizer.bos_token_id
+    if found is None and not protocol.bos:
+        found = tokenizer.eos_token_id
+    if found is None:
+        wanted, off = ("BOS", "set bos to false") if protocol.bos else ("a prefix", "set prefix to none")
+        raise ValueError(f"the protocol asks for {wanted}, but the tokenizer has none; {off}.")
+    return int(found)
 
 
 def encode(articles: Sequence[Article], tokenizer: PreTrainedTokenizerBase) -> Encoded:

@@ -28,6 +28,8 @@ def scale(words: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:
 
 def criterion(spec: Mapping[str, Any]) -> str:
     """Return a criterion for people: ``KL 0.1 nat``, ``perplexity +25 %``."""
+    if "relative" in spec:
+        return f"{100 * float(spec['relative']):g} % of the reference's {str(spec['metric']).replace('_', ' ')}"
     at = float(spec["at"])
     if spec["metric"] == "kl":
         return f"KL {at:g} nat"
@@ -114,7 +116,7 @@ def shift(row: Mapping[str, Any]) -> str:
         return str(row["shift_state"])
     if row["shift_state"] == "levels":
         ends = sorted({row["shift_low"], row["shift_high"]})
-        return f"{row['shift']:+g}" + (f" [{level(ends[0])}, {level(ends[1])}]" if len(ends) > 1 else "")
+        return (f"{row['shift']:+g}" if row["shift"] else "0") + (f" [{level(ends[0])}, {level(ends[1])}]" if len(ends) > 1 else "")
     return f"{signed(row['shift'])} {interval(row['shift_low'], row['shift_high'], 2)}".strip()
 
 

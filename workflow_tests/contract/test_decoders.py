@@ -28,6 +28,10 @@ def prompts():
 
 def run(model, prompts, plugin, settings=None, **options):
     settings = plugin.module.EXAMPLE if settings is None else settings
+    slug = settings.get(getattr(plugin.module, "OTHER", ""))
+    if slug:
+        architecture = next(name for name, config in tiny.CONFIGS.items() if isinstance(model.config, type(config(1))))
+        options["others"] = {slug: tiny.build(architecture, seed=5, device=str(model.device))}
     return [made.tokens for made in generation.continue_prompts(model, prompts, plugin.name, settings, limit=LIMIT,
                                                                 **{"seeds": [1, 2], **options})]
 
@@ -42,6 +46,8 @@ def test_it_defines_what_the_contract_names(plugin):
     assert (own is None) != (stepwise is None)
     expected = ["logits", "rows", "settings"] if stepwise else ["model", "rows", "settings", "limit"]
     assert list(inspect.signature(stepwise or own).parameters) == expected
+    assert set(getattr(module, "KEEPS", ())) <= {"hidden", "blocks"}
+    assert getattr(module, "OTHER", None) in {None, *module.EXAMPLE}
 
 
 def test_its_axis_is_a_setting_and_its_harmless_end_is_greedy_search(plugin, prompts):
@@ -79,9 +85,11 @@ def test_it_leaves_model_and_logits_alone(plugin, prompts):
     run(model, prompts, plugin)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     if hasattr(plugin.module, "scores"):
-        logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
+        reader = generation.Reader(model, [prompt.tokens for prompt in prompts],
+                                   keep=getattr(plugin.module, "KEEPS", ()))
+        logits, reader.seen.other = reader.logits, reader.logits.flip(0)
         copy = logits.clone()
-        rows = generation.Rows(prompts, [1, 1, 1], torch.empty(3, 0, dtype=torch.long))
+        rows = generation.Rows(prompts, [1, 1, 1], torch.empty(3, 0, dtype=torch.long), seen=reader.seen)
         scores = plugin.module.scores(logits, rows, plugin.settings(plugin.module.EXAMPLE))
         assert scores.shape == logits.shape
         assert torch.equal(logits, copy)

@@ -67,6 +67,42 @@ def test_a_static_grid_uses_its_scale():
     assert torch.equal((seen[0] / 0.5).round(), seen[0] / 0.5)
 
 
+def seen_by(target, model, spec):
+    """(input of the target, what the attachment makes of it)."""
+    seen = []
+    target.module.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    attachments.attach(model, spec)
+    target.module.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    model(tiny.tokens())
+    return seen
+
+
+def test_a_per_channel_grid_has_a_step_for_every_channel():
+    model = tiny.build()
+    target = targets.find(model)[0]
+    steps = [0.01 * (1 + channel) for channel in range(32)]
+    exact, rounded = seen_by(target, model, quantizer(target.name, grid="per_channel", scale=steps))
+    step = torch.tensor(steps)
+    torch.testing.assert_close(rounded, torch.clamp(torch.round(exact / step), -7, 7) * step)
+
+
+def test_smoothed_inputs_are_rounded_after_their_division():
+    model = tiny.build()
+    target = targets.find(model)[0]
+    smooth = [0.5 + channel for channel in range(32)]
+    exact, rounded = seen_by(target, model, quantizer(target.name, smooth=smooth))
+    torch.testing.assert_close(rounded, quantize_activation(exact / torch.tensor(smooth), 4) * torch.tensor(smooth))
+
+
+def test_exact_channels_are_not_rounded_and_do_not_coarsen_the_others():
+    model = tiny.build()
+    target = targets.find(model)[0]
+    exact, rounded = seen_by(target, model, quantizer(target.name, exact=[3, 17]))
+    others = [channel for channel in range(32) if channel not in (3, 17)]
+    assert torch.equal(rounded[..., [3, 17]], exact[..., [3, 17]])
+    torch.testing.assert_close(rounded[..., others], quantize_activation(exact[..., others], 4))
+
+
 def test_what_is_attached_is_told_and_can_be_attached_again():
     model, tokens = tiny.build(), tiny.tokens()
     assert attachments.attached(model) == []
@@ -93,6 +129,9 @@ def test_a_target_without_a_call_is_refused(architecture, kind):
     ({"bits": 1}, "bits: 1"), ({"grid": "per_row"}, "Did you mean"), ({"target": "model.layers.9"}, "unknown target"),
     ({"grid": "per_tensor"}, "scale"), ({"scale": 0.5}, "makes its own"), ({"bit": 4}, "unknown key"),
     ({"kind": "logit_scales"}, "Did you mean 'logit_scale'"), ({"grid": "per_tensor", "scale": 0}, "positive"),
+    ({"grid": "per_channel", "scale": 0.5}, "scale: one number for each of the 32"), ({"smooth": [1.0] * 31}, "smooth"),
+    ({"smooth": [1.0] * 31 + [0]}, "smooth: its numbers must be positive"), ({"exact": [32]}, "exact: 32"),
+    ({"exact": 3}, "exact: 3 is not a list"),
 ])
 def test_bad_specs_are_refused(changes, message):
     model = tiny.build()

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import example_study
 import numpy as np
+import pandas as pd
 import pytest
 
 from hemorrhage import plotting, plugins, tables, wording
@@ -84,3 +85,29 @@ def test_the_criterion_in_the_middle_ranks():
 def test_what_cannot_be_drawn_to_scale_is_capped():
     values, beyond = plotting.capped(np.array([1.0, math.inf, math.nan, 50.0]), 10.0)
     assert values.tolist() == [1, 10, 10, 10] and beyond.tolist() == [False, True, True, True]
+
+
+def _curves(folder):
+    from hemorrhage import side_by_side
+
+    rows = [[example_study.MODEL, variant, decoder, "weight_effect", place, 0.9**place, 0.8**place, 0.95**place]
+            for variant in ("identity", "rtn_bits~4", "rtn_bits~3") for decoder in ("greedy", "top_p", "beam")
+            for place in range(9)]
+    tables.write(pd.DataFrame(rows, columns=side_by_side.DIVERGENCE), folder / "divergence.tsv")
+    return folder / "divergence.tsv"
+
+
+def test_figures_of_decoding_are_drawn_with_the_same_bytes_every_time(example, tmp_path):
+    paths = {**example, "divergence": _curves(tmp_path),
+             "paper_decoding": plugins.PACKAGE.parents[1] / "resources" / "published" / "paper_decoding.tsv"}
+    metrics = tables.read(example["metrics"])
+    text = metrics[metrics.metric == "weight_effect.token_agreement"]
+    more = [text.assign(metric=name, value=1 + text.value) for name in ("amplification", "amplification_common")]
+    tables.write(pd.concat([metrics, *more]), tmp_path / "metrics.tsv")
+    paths["metrics"] = tmp_path / "metrics.tsv"
+    for name in ("divergence", "amplification", "published_decoding"):
+        for turn in ("a", "b"):
+            plugins.get("figures", name).module.draw(paths, paths["study"], example_study.SETTINGS, {"name": name},
+                                                     tmp_path / f"{name}{turn}.svg", tmp_path / f"{name}{turn}.png")
+        first, second = ((tmp_path / f"{name}{turn}.svg").read_bytes() for turn in ("a", "b"))
+        assert first == second and len(first) > 10_000

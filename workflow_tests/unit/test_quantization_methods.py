@@ -36,6 +36,7 @@ def test_rtn_leaves_at_most_2_to_the_bits_values_in_a_row(architecture, bits, sy
 def test_rtn_counts_the_bits_of_scales_and_zero_points():
     _, achieved = changed("rtn", bits=4, group=16)
     assert achieved["bits_per_weight"] == 4 + (16 + 4) / 16
+    assert achieved["bits_per_weight"] < achieved["bits_per_parameter"] < 16
 
 
 def test_rtn_error_grows_as_bits_fall_and_as_groups_widen():
@@ -58,6 +59,8 @@ def test_a_group_that_does_not_divide_a_width_is_refused_before_anything_changes
     assert torch.equal(logits(model), logits(tiny.build("llama")))
     with pytest.raises(ValueError, match="group: 128 does not divide the width 576 of hidden_size"):
         plugin.module.refuse(plugin.settings({"group": 128}), {"hidden_size": 576})
+    with pytest.raises(ValueError, match="group: 64 does not divide the width 96 of intermediate_size"):
+        plugin.module.refuse(plugin.settings({"group": 64}), {"hidden_size": 64, "intermediate_size": 96})
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -113,7 +116,17 @@ def test_a_target_that_saw_only_zeros_takes_the_largest_step():
     assert scales["model.layers.1.self_attn.o_proj.weight"] == max(scales.values())
 
 
-@pytest.mark.parametrize("method", ["static_activations", "dynamic_activations"])
+def test_a_per_channel_grid_clips_nothing_on_its_calibration_tokens():
+    model, _ = changed("static_activations", grid="per_channel", bits=4)
+    name = targets.find(model)[0].name
+    first = next(spec for spec in attachments.attached(model) if spec["target"] == name)
+    seen = []
+    targets.find(model)[0].module.register_forward_pre_hook(lambda m, args: seen.append(args[0]), prepend=True)
+    model(TinyData().tokens("default"))
+    torch.testing.assert_close(torch.tensor(first["scale"]) * 7, seen[0].abs().amax((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["static_activations", "dynamic_activations", "smoothquant", "outlier_split"])
 def test_inputs_that_no_call_shows_are_refused_in_one_sentence(method):
     with pytest.raises(ValueError, match=r"experts\..*no module call shows its input"):
         changed(method, "mixtral")

@@ -112,3 +112,9 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert se == pytest.approx(values.std(ddof=1) / math.sqrt(12))
     assert low < values.mean() < high
     assert math.isnan(statistics.jackknife_interval(1.0, np.array([1.0, math.nan]))[0])
+
+
+def test_the_paired_error_over_the_unpaired_one():
+    assert statistics.paired_unpaired_ratio(1.0, 3.0, 4.0) == pytest.approx(0.2)
+    assert math.isnan(statistics.paired_unpaired_ratio(0.0, 0.0, 0.0))
+    assert math.isnan(statistics.paired_unpaired_ratio(1.0, math.nan, 1.0))

@@ -99,11 +99,6 @@ def test_activation_keeps_its_type(device):
     assert tensors.quantize_activation(torch.randn(2, 4, device=device).bfloat16(), 8).dtype == torch.bfloat16
 
 
-def test_bits_per_weight_counts_scales_and_zero_points():
-    assert tensors.bits_per_weight(4, symmetric=True, group=64) == 4.25
-    assert tensors.bits_per_weight(4, symmetric=False, group=64) == 4.3125
-
-
 def test_require_finite_names_the_tensor_and_the_count():
     with pytest.raises(ValueError, match=r"layer\.7: 1 of 3 values"):
         tensors.require_finite(torch.tensor([1.0, float("nan"), 2.0]), "layer.7")

@@ -13,7 +13,7 @@ import yaml
 import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "Makefile", "pyproject.toml", "scripts", "rules", "profiles", "envs")
+PARTS = ("Snakefile", "Makefile", "pyproject.toml", "scripts", "rules", "profiles", "envs", "resources")
 
 CONFIG = {
     "models": {"tiny": {"source": "path:model"}},
@@ -78,11 +78,14 @@ class Project:
 
     def run(self, *arguments, check=True, cores="2"):
         """Run Snakemake and return what it did; with ``check`` a failed run fails the test with its output."""
-        done = subprocess.run(self.command(*arguments, cores=cores), cwd=self.folder, env=self.environment,
-                              capture_output=True, text=True)
+        done = self.call(self.command(*arguments, cores=cores))
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def call(self, command):
+        """Run a command in the project's folder."""
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
 
     def jobs(self, *arguments):
         """Return the number of jobs by rule that a run would have."""

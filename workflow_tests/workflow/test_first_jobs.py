@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import tiny_gguf
 from workflow.project import CONFIG, Project
 
 pytestmark = pytest.mark.xdist_group("first_jobs")
@@ -53,3 +54,15 @@ def test_unreachable_hub(tmp_path):
 
     output, _ = failing(tmp_path, change)
     assert "nobody/nothing" in output
+
+
+def test_more_blocks_than_the_model_has(tmp_path):
+    def change(config, folder):
+        tiny_gguf.write(folder / "model.gguf")
+        config["models"]["tiny"]["source"] = "path:model.gguf"
+        config["variants"] = [{"drop_blocks": {"blocks": 99}}]
+        config["decoding"] = {}
+
+    output, project = failing(tmp_path, change)
+    assert "drop_blocks_blocks~99 on model tiny" in output and "99" in output
+    assert not list((project.folder / "results").rglob("modification.json"))

@@ -19,7 +19,7 @@ def test_run_ends_with_report_and_tables(finished):
     report = finished.read("report.html").decode()
     assert report.lstrip().lower().startswith("<!doctype html>")
     assert not re.search(r"""(src|href)=["']https?://""", report)
-    assert "magnitude" in report and "calibrated_temperature" in report
+    assert "magnitude" in report and "calibrated temperature" in report
     assert finished.read("summary.md")
 
 

@@ -61,12 +61,10 @@ def test_removed_level_removes_its_jobs(copied):
     assert "collect_metrics" in jobs
 
 
-def test_changed_setting_reruns_its_variants(copied):
-    config = copy.deepcopy(copied.config)
-    config["variants"][2]["rtn"]["symmetric"] = True
-    copied.configure(config)
-    jobs = copied.jobs()
-    assert jobs["modify_model"] == 2
+def test_changed_setting_of_all_variants_reruns_them_and_no_reference(copied):
+    jobs = copied.jobs("--config", "chunk=2")
+    assert jobs["modify_model"] == 9
+    assert not jobs.keys() & {"prepare_model", "prepare_tokens", "measure_reference"}
 
 
 def test_changed_seed_of_tokens_reruns_everything_measured_on_them(copied):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hemorrhage import plotting, tables
+from hemorrhage import plotting, plugins, tables
 from hemorrhage.curves import REFERENCE, label
 
 PREFIX = "text."
@@ -28,7 +29,8 @@ def draw(
         return
     models = sorted(text.model.unique())
     tallest = max(text[text.model == model].variant.nunique() for model in models)
-    with plotting.figure(len(models), 2, (10.5, (0.3 * tallest + 1.7) * len(models)), sharey="row") as (drawn, axes):
+    height = max(0.3, 0.07 * text.decoder.nunique()) * tallest + 1.7
+    with plotting.figure(len(models), 2, (10.5, height * len(models)), sharey="row") as (drawn, axes):
         decoders = sorted(text.decoder.unique())
         for row, model in zip(axes, models, strict=True):
             shown = text[text.model == model]
@@ -40,7 +42,7 @@ def draw(
                 axis.set_ylim(len(order) - 0.4, -0.6)
             row[0].set_title(model)
         handles, names = _legend(decoders)
-        drawn.legend(handles, names, loc="outside lower center", ncols=len(handles), fontsize=8)
+        drawn.legend(handles, names, loc="outside lower center", ncols=min(3, len(handles)), fontsize=8)
         plotting.save(drawn, svg, png)
 
 
@@ -66,7 +68,7 @@ def _panel(axes: Axes, text: pd.DataFrame, order: list[str], decoders: list[str]
     places = {variant: place for place, variant in enumerate(order)}
     for place, decoder in enumerate(decoders):
         colour = plotting.PALETTE[place % len(plotting.PALETTE)]
-        shift = 0.22 * (place - (len(decoders) - 1) / 2)
+        shift = min(0.22, 0.8 / len(decoders)) * (place - (len(decoders) - 1) / 2)
         rows = text[text.decoder == decoder]
         for effect, filled in (("weight_effect", True), ("decoder_effect", False)):
             points = rows[rows.effect == effect]
@@ -102,6 +104,10 @@ def _legend(decoders: list[str]) -> tuple[list[Line2D], list[str]]:
 
 def decoder_label(slug: str) -> str:
     """Return a decoder's slug for people: ``temperature_temperature~0.7`` becomes ``temperature 0.7``."""
-    name, _, rest = slug.partition("_")
-    pairs = [pair.replace("~", " ").removeprefix(f"{name} ") for pair in rest.split("_") if pair]
-    return " ".join([name, " · ".join(pairs)]).strip()
+    known = [name for name in plugins.found("decoders") if f"{slug}_".startswith(f"{name}_")]
+    name = max(known, key=len, default=slug)
+    rest = slug.removeprefix(name).removeprefix("_")
+    # A setting follows the last value; the underscore inside a name has no ~ before the next one.
+    parts = re.split(r"_(?=[A-Za-z_]+~)", rest, maxsplit=0) if rest else []
+    pairs = [pair.replace("~", " ", 1).removeprefix(f"{name} ").replace("_", " ") for pair in parts]
+    return " ".join([name.replace("_", " "), " · ".join(pairs)]).strip()

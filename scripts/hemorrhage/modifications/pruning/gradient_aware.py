@@ -29,42 +29,28 @@ AXIS = Axis("sparsity", harmless=0, unit="share of weights")
 NEUTRAL = {"sparsity": 0}
 EXAMPLE = {"sparsity": 0.5}
 REPAIRS = ("magnitude", "wanda")
-ORDERS = ("linear", "block")
 NORMS = ("l1", "l2")
 PUBLISHED_SAMPLES, PUBLISHED_TOKENS = 128, 2048
 
+refuse = pruning.refuse
+
 
 @dataclass(frozen=True)
-class Settings:
-    """What to prune, and how much the gradient counts.
+class Settings(pruning.SequentialSettings):
+    """What to prune, on which text inputs and gradients are seen, and how much the gradient counts.
 
     Attributes:
-        sparsity: share of weights that become zero in every output row, 0 to 1; a pattern implies it.
-        pattern: ``n:m`` keeps n of every m neighbours in a row, such as "2:4"; None compares whole rows.
-        calibration: name of the calibration set, for inputs and gradients.
         scale: factor of the gradient term as published, for 128 samples of 2048 tokens; 0 is Wanda.
         norm: "l2" (root mean square over samples) or "l1" (mean absolute value).
-        order: "linear" (each target sees all pruned ones before it) or "block".
     """
 
-    sparsity: float | None = None
-    pattern: str | None = None
-    calibration: str = "default"
     scale: float = 100.0
     norm: str = "l2"
-    order: str = "linear"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sparsity", pruning.validated(self.sparsity, self.pattern))
+        super().__post_init__()
         object.__setattr__(self, "scale", between("scale", self.scale, 0, 1e9))
         require(self.norm, NORMS, "norm")
-        require(self.order, ORDERS, "order")
-
-
-def refuse(settings: Settings, facts: dict[str, int]) -> None:
-    """Raise ValueError if the pattern does not divide a width, by what a config.json tells."""
-    if "hidden_size" in facts:
-        pruning.refuse_width(settings.pattern, "hidden_size", facts["hidden_size"])
 
 
 def gradient_weight(scale: float, norm: str, length: int) -> float:
@@ -78,12 +64,12 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or the gradients are of another model.
     """
-    from hemorrhage import calibration
+    from hemorrhage import allocation, calibration
 
     tokens = data.tokens(settings.calibration)
     gradients = data.gradients(settings.calibration, settings.norm)
     weight_of_gradient = gradient_weight(settings.scale, settings.norm, tokens.shape[1])
-    cutter = pruning.Cutter(settings, "row")
+    cutter = pruning.Cutter(settings, "row", allocation.shares(model, tokens, settings, data.chunk))
     unseen = 0
 
     def visit(group) -> None:
@@ -92,18 +78,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         for target in group.targets:
             unseen += not group.rows
             size = target.weight.abs().float()
-            factor = norm + weight_of_gradient * _gradient(gradients, target) if group.rows else 1.0
+            factor = norm + weight_of_gradient * pruning.gradient_of(gradients, target) if group.rows else 1.0
             cutter.cut(target, size * factor)
 
     calibration.walk(model, tokens, visit, order=settings.order, chunk=data.chunk, statistics=("square_mean",))
     return {**cutter.achieved(), "targets_without_tokens": unseen, "gradient_weight": weight_of_gradient}
-
-
-def _gradient(gradients, target):
-    """The gradient magnitude [out, in] of a target."""
-    found = gradients.get(target.name)
-    if found is None or tuple(found.shape) != (target.out_features, target.in_features):
-        raise ValueError(f"calibration: the gradients hold no matrix of {target.out_features} x {target.in_features} "
-                         f"for {target.name}; they were collected on another model (a step before this one changed "
-                         "its blocks, or the file is old).")
-    return found.to(target.weight.device)

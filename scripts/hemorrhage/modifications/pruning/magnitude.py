@@ -21,6 +21,8 @@ NEUTRAL = {"sparsity": 0}
 EXAMPLE = {"sparsity": 0.5}
 REPAIRS: tuple[str, ...] = ()
 
+refuse = pruning.refuse
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,12 +38,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sparsity", pruning.validated(self.sparsity, self.pattern))
-
-
-def refuse(settings: Settings, facts: dict[str, int]) -> None:
-    """Raise ValueError if the pattern does not divide a width, by what a config.json tells."""
-    if "hidden_size" in facts:
-        pruning.refuse_width(settings.pattern, "hidden_size", facts["hidden_size"])
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:

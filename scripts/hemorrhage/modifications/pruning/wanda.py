@@ -9,46 +9,19 @@ Sun et al., A Simple and Effective Pruning Approach for Large Language Models, 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hemorrhage import pruning
-from hemorrhage.settings import Axis, require
+from hemorrhage.settings import Axis
 
 NEEDS = frozenset({"calibration"})
 AXIS = Axis("sparsity", harmless=0, unit="share of weights")
 NEUTRAL = {"sparsity": 0}
 EXAMPLE = {"sparsity": 0.5}
 REPAIRS: tuple[str, ...] = ()
-ORDERS = ("linear", "block")
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What to prune, and on which text the inputs are seen.
-
-    Attributes:
-        sparsity: share of weights that become zero in every output row, 0 to 1; a pattern implies it.
-        pattern: ``n:m`` keeps n of every m neighbours in a row, such as "2:4"; None compares whole rows.
-        calibration: name of the calibration set.
-        order: "linear" (each target sees all pruned ones before it) or "block" (targets of one block see the dense
-            block, as in the reference code).
-    """
-
-    sparsity: float | None = None
-    pattern: str | None = None
-    calibration: str = "default"
-    order: str = "linear"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sparsity", pruning.validated(self.sparsity, self.pattern))
-        require(self.order, ORDERS, "order")
-
-
-def refuse(settings: Settings, facts: dict[str, int]) -> None:
-    """Raise ValueError if the pattern does not divide a width, by what a config.json tells."""
-    if "hidden_size" in facts:
-        pruning.refuse_width(settings.pattern, "hidden_size", facts["hidden_size"])
+refuse = pruning.refuse
+Settings = pruning.SequentialSettings
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
@@ -56,9 +29,10 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width.
     """
-    from hemorrhage import calibration
+    from hemorrhage import allocation, calibration
 
-    cutter = pruning.Cutter(settings, "row")
+    tokens = data.tokens(settings.calibration)
+    cutter = pruning.Cutter(settings, "row", allocation.shares(model, tokens, settings, data.chunk))
     unseen = 0
 
     def visit(group) -> None:
@@ -68,6 +42,5 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
             unseen += not group.rows
             cutter.cut(target, target.weight.abs().float() * norm)
 
-    calibration.walk(model, data.tokens(settings.calibration), visit, order=settings.order, chunk=data.chunk,
-                     statistics=("square_mean",))
+    calibration.walk(model, tokens, visit, order=settings.order, chunk=data.chunk, statistics=("square_mean",))
     return {**cutter.achieved(), "targets_without_tokens": unseen}
