@@ -43,13 +43,13 @@ format: $(VENV)/installed ## Bring the sources into the project's format.
 	$(BIN)/snakefmt Snakefile rules
 
 schema: $(VENV)/installed ## Write the editor's schema from the methods' settings.
-	PYTHONPATH=scripts $(BIN)/python -m hemorrhage.editor_schema
+	PYTHONPATH=scripts $(BIN)/python -m hemorrhage.planning.editor_schema
 
 provenance: $(VENV)/installed ## Write Snakemake's own report of the last run: jobs, times, code.
 	$(BIN)/snakemake $(STUDY) --report results/provenance.html
 
 readme: $(VENV)/installed ## Put the figures of the last run of config.yaml into README.md.
-	PYTHONPATH=scripts $(BIN)/python -m hemorrhage.readme
+	PYTHONPATH=scripts $(BIN)/python -m hemorrhage.reporting.readme
 
 clean: ## Remove the environment and Snakemake's own folder; results/ stay.
 	rm -rf $(VENV) .snakemake

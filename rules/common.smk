@@ -16,7 +16,8 @@ SCRIPTS = (
 )
 sys.path.insert(0, str(SCRIPTS))
 
-from hemorrhage import closure, plugins, refusals, study
+from hemorrhage import plugins
+from hemorrhage.planning import closure, figure_plan, refusals, study
 from hemorrhage.sources import fetch
 
 try:
@@ -133,7 +134,7 @@ def get_records():
     ]
     return records + [
         record
-        for decoder in STUDY.decoders
+        for decoder in STUDY.decoding.decoders
         for record in every(
             f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
         )
@@ -143,7 +144,7 @@ def get_records():
 def get_others(decoders):
     """The other variants that decoders read, by their records."""
     slugs = dict.fromkeys(
-        slug for decoder in decoders for slug in STUDY.others_of(decoder)
+        slug for decoder in decoders for slug in STUDY.decoding.others_of(decoder)
     )
     return list(slugs), [f"{MODEL}/variants/{slug}/modification.json" for slug in slugs]
 
@@ -168,17 +169,17 @@ def get_texts(suffix):
     """A file of every decoder, for every variant that generates text."""
     return [
         file
-        for decoder in STUDY.decoders
+        for decoder in STUDY.decoding.decoders
         for file in every(
             f"{VARIANT}/text/{decoder.slug()}.{suffix}", STUDY.chosen("decoding")
         )
     ]
 
 
-DECODERS = [decoder.slug() for decoder in STUDY.decoders]
+DECODERS = [decoder.slug() for decoder in STUDY.decoding.decoders]
 
 
 def get_own_tables(figure):
     """The tables and published numbers that only one figure reads."""
-    tables = [f"{TABLES}/{name}.tsv" for name in STUDY.own_tables(figure)]
-    return tables + [relative(file) for file in STUDY.published_tables(figure)]
+    tables = [f"{TABLES}/{name}.tsv" for name in figure_plan.own_tables(figure)]
+    return tables + [relative(file) for file in figure_plan.published_tables(figure)]

@@ -14,9 +14,11 @@ rule generate_text:
         data=get_modification_data,
         others=lambda wildcards: get_others([wildcards.decoder])[1],
         others_data=get_others_data(lambda wildcards: [wildcards.decoder]),
-        prompts=STUDY.prompt_files(),
+        prompts=STUDY.decoding.prompt_files(),
         sources=lambda wildcards: sources(
-            "generate_text.py", "decoders", [STUDY.decoder(wildcards.decoder).method]
+            "generate_text.py",
+            "decoders",
+            [STUDY.decoding.decoder(wildcards.decoder).method],
         ),
     output:
         text=ensure(f"{VARIANT}/text/{{decoder}}.jsonl", non_empty=True),
@@ -32,7 +34,7 @@ rule generate_text:
         mem_mb=get_memory_mb,
         gpu=1,
     params:
-        decoder=lambda wildcards: STUDY.decoder_settings(wildcards.decoder),
+        decoder=lambda wildcards: STUDY.decoding.settings_of(wildcards.decoder),
         others=lambda wildcards: get_others([wildcards.decoder])[0],
         prompts=STUDY.config["decoding"]["prompts"],
         length={
@@ -62,7 +64,7 @@ rule measure_forced:
         sources=sources(
             "measure_forced.py",
             "decoders",
-            sorted({decoder.method for decoder in STUDY.decoders}),
+            sorted({decoder.method for decoder in STUDY.decoding.decoders}),
         ),
     output:
         forced=ensure(f"{VARIANT}/forced.npz", non_empty=True),
@@ -78,7 +80,7 @@ rule measure_forced:
         mem_mb=get_memory_mb,
         gpu=1,
     params:
-        decoders={decoder: STUDY.decoder_settings(decoder) for decoder in DECODERS},
+        decoders={decoder: STUDY.decoding.settings_of(decoder) for decoder in DECODERS},
         others=get_others(DECODERS)[0],
         seeds=STUDY.config["decoding"]["seeds"],
         given={

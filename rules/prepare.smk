@@ -49,8 +49,8 @@ rule prepare_tokens:
     resources:
         mem_mb=2000,
     params:
-        specs=lambda wildcards: STUDY.token_specs(wildcards.set),
-        texts=lambda wildcards: STUDY.texts_of(wildcards.set),
+        specs=lambda wildcards: STUDY.tokens.specs(wildcards.set),
+        texts=lambda wildcards: STUDY.tokens.texts_of(wildcards.set),
         seed=STUDY.config["seed"],
         software=software("transformers", "tokenizers", "mwparserfromhell", "numpy"),
     script:
@@ -61,7 +61,7 @@ rule prepare_tokens:
 rule check_study:
     input:
         base=f"{MODEL}/base/hemorrhage.json",
-        tokens=[f"{MODEL}/tokens/{name}.npz" for name in STUDY.token_sets],
+        tokens=[f"{MODEL}/tokens/{name}.npz" for name in STUDY.tokens.sets],
         sources=sources("check_study.py", "modifications", STUDY.methods()),
     output:
         checked=ensure(f"{MODEL}/checked.json", non_empty=True),

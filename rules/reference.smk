@@ -51,9 +51,9 @@ rule measure_protocols:
         mem_mb=get_memory_mb,
         gpu=1,
     params:
-        plans=STUDY.protocol_plans(),
+        plans=STUDY.tokens.protocol_plans(),
         text=STUDY.config["texts"][STUDY.config["tokens"]["evaluation"]["text"]],
-        tokens_at_once=STUDY.config["batch"] * STUDY.protocol.length,
+        tokens_at_once=STUDY.config["batch"] * STUDY.tokens.protocol.length,
         seed=STUDY.config["seed"],
         software=TORCH,
     script:

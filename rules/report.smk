@@ -8,11 +8,11 @@ TEXTS = [f"{TABLES}/texts.tsv"] if STUDY.chosen("decoding") else []
 
 FIGURES = [
     f"results/figures/{figure}.{suffix}"
-    for figure in STUDY.figures()
+    for figure in figure_plan.figures(STUDY)
     for suffix in ("svg", "png")
 ]
 
-for figure in STUDY.figures():
+for figure in figure_plan.figures(STUDY):
 
     rule:
         name:
@@ -25,7 +25,9 @@ for figure in STUDY.figures():
             # Tables that only this figure reads.
             own=get_own_tables(figure),
             sources=sources(
-                "plot_figure.py", "figures", [STUDY.figures()[figure]["name"]]
+                "plot_figure.py",
+                "figures",
+                [figure_plan.figures(STUDY)[figure]["name"]],
             ),
         output:
             svg=f"results/figures/{figure}.svg",
@@ -38,7 +40,7 @@ for figure in STUDY.figures():
             "../envs/hemorrhage.yaml"
         threads: 1
         params:
-            figure=STUDY.figures()[figure],
+            figure=figure_plan.figures(STUDY)[figure],
             grid=STUDY.grid(),
             thresholds=STUDY.config["thresholds"],
             software=FIGURE,
@@ -97,7 +99,7 @@ rule write_report:
     params:
         grid=STUDY.grid(),
         thresholds=STUDY.config["thresholds"],
-        figures=list(STUDY.figures()),
+        figures=list(figure_plan.figures(STUDY)),
         software=software("jinja2", "pandas"),
     script:
         "../scripts/write_report.py"

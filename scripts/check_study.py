@@ -1,6 +1,7 @@
 """Refuse the variants that this model cannot have, by what its config tells."""
 
-from hemorrhage import files, jobs, local_config, refusals
+from hemorrhage import files, jobs
+from hemorrhage.planning import local_config, refusals
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:

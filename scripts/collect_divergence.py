@@ -1,6 +1,7 @@
 """Collect the share of texts that still agree, place by place."""
 
-from hemorrhage import jobs, side_by_side
+from hemorrhage import jobs
+from hemorrhage.decoding import side_by_side
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:

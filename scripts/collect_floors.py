@@ -1,6 +1,7 @@
 """Gather the floors of all models into floors.tsv."""
 
-from hemorrhage import jobs, tables
+from hemorrhage import jobs
+from hemorrhage.analysis import tables
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:

@@ -3,8 +3,10 @@
 import torch
 from safetensors.torch import save_file
 
-from hemorrhage import files, gradients, jobs, models
-from hemorrhage.tokens import TokenSet
+from hemorrhage import files, jobs
+from hemorrhage.activations import gradients
+from hemorrhage.architecture import models
+from hemorrhage.corpus.tokens import TokenSet
 
 
 def collect(base, tokens, norm, dtype, device, output):
@@ -19,5 +21,11 @@ def collect(base, tokens, norm, dtype, device, output):
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
-        collect(snakemake.input.base.rsplit("/", 1)[0], snakemake.input.tokens, snakemake.wildcards.norm,
-                snakemake.params.dtype, jobs.device(snakemake), snakemake.output.gradients)
+        collect(
+            snakemake.input.base.rsplit("/", 1)[0],
+            snakemake.input.tokens,
+            snakemake.wildcards.norm,
+            snakemake.params.dtype,
+            jobs.device(snakemake),
+            snakemake.output.gradients,
+        )

@@ -1,6 +1,7 @@
 """Set the texts of reference and variants side by side."""
 
-from hemorrhage import jobs, side_by_side
+from hemorrhage import jobs
+from hemorrhage.decoding import side_by_side
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:

@@ -1,7 +1,9 @@
 """Keep one variant as a folder that plain transformers loads, with a card of its measured damage."""
 
-from hemorrhage import checkpoints, files, jobs, model_card, models, records
+from hemorrhage import checkpoints, files, jobs, records
+from hemorrhage.architecture import models
 from hemorrhage.modification_data import ModificationData
+from hemorrhage.reporting import model_card
 
 
 def export(modification, fidelity, data, severity, folder):
@@ -19,5 +21,10 @@ if __name__ == "__main__":
         jobs.use_threads(snakemake)
         model_dir = snakemake.input.modification.rsplit("/variants/", 1)[0]
         data = ModificationData(model_dir, **snakemake.params.given)
-        export(snakemake.input.modification, snakemake.input.fidelity, data, snakemake.params.severity,
-               snakemake.output.folder)
+        export(
+            snakemake.input.modification,
+            snakemake.input.fidelity,
+            data,
+            snakemake.params.severity,
+            snakemake.output.folder,
+        )

@@ -1,8 +1,11 @@
 """Continue the prompts with one variant and one decoder."""
 
-from hemorrhage import checkpoints, generation, jobs, models, prompts
+from hemorrhage import checkpoints, jobs
+from hemorrhage.architecture import models
+from hemorrhage.corpus import prompts
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.decoding import generation
 from hemorrhage.modification_data import ModificationData
-from hemorrhage.tokens import TokenSet
 
 
 def generate(modification, tokens, decoder, asked, length, data, output, others):
@@ -14,8 +17,9 @@ def generate(modification, tokens, decoder, asked, length, data, output, others)
         chosen = prompts.from_tokens(TokenSet.load(tokens), tokenizer, asked["count"], asked["tokens"])
     model, _ = checkpoints.open_variant(modification, data)
     opened = {slug: checkpoints.open_variant(record, data)[0] for slug, record in others.items()}
-    made = generation.continue_prompts(model, chosen, decoder["name"], decoder["settings"], length["seeds"],
-                                       length["new_tokens"], others=opened)
+    made = generation.continue_prompts(
+        model, chosen, decoder["name"], decoder["settings"], length["seeds"], length["new_tokens"], others=opened
+    )
     generation.write_text(output, made, tokenizer, length["new_tokens"])
 
 
@@ -24,6 +28,13 @@ if __name__ == "__main__":
         jobs.use_threads(snakemake)
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
         data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
-        generate(snakemake.input.modification, snakemake.input.tokens, snakemake.params.decoder,
-                 snakemake.params.prompts, snakemake.params.length, data, snakemake.output.text,
-                 dict(zip(snakemake.params.others, snakemake.input.others, strict=True)))
+        generate(
+            snakemake.input.modification,
+            snakemake.input.tokens,
+            snakemake.params.decoder,
+            snakemake.params.prompts,
+            snakemake.params.length,
+            data,
+            snakemake.output.text,
+            dict(zip(snakemake.params.others, snakemake.input.others, strict=True)),
+        )

@@ -1,6 +1,8 @@
 """Let every decoder choose along the reference's greedy text, with the reference and with one variant."""
 
-from hemorrhage import checkpoints, forced, jobs, models
+from hemorrhage import checkpoints, jobs
+from hemorrhage.architecture import models
+from hemorrhage.measuring import forced
 from hemorrhage.modification_data import ModificationData
 
 
@@ -17,7 +19,13 @@ if __name__ == "__main__":
         jobs.use_threads(snakemake)
         model_dir = snakemake.input.base.rsplit("/base/", 1)[0]
         data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
-        measure(snakemake.input.modification, snakemake.input.greedy, snakemake.params.decoders,
-                dict(zip(snakemake.params.decoders, snakemake.input.texts, strict=True)), snakemake.params.seeds,
-                dict(zip(snakemake.params.others, snakemake.input.others, strict=True)), data,
-                snakemake.output.forced)
+        measure(
+            snakemake.input.modification,
+            snakemake.input.greedy,
+            snakemake.params.decoders,
+            dict(zip(snakemake.params.decoders, snakemake.input.texts, strict=True)),
+            snakemake.params.seeds,
+            dict(zip(snakemake.params.others, snakemake.input.others, strict=True)),
+            data,
+            snakemake.output.forced,
+        )

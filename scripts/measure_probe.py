@@ -1,10 +1,11 @@
 """Measure one variant with one probe, against the reference."""
 
-from hemorrhage import checkpoints, jobs, models, plugins, records
+from hemorrhage import checkpoints, jobs, plugins, records
+from hemorrhage.architecture import models
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring.reference import Reference
 from hemorrhage.modification_data import ModificationData
 from hemorrhage.probing import Context
-from hemorrhage.reference import Reference
-from hemorrhage.tokens import TokenSet
 
 
 def measure(modification, reference, tokens, record, identity, probe, data, batch, baseline=None, seen=()):
@@ -30,8 +31,14 @@ def measure(modification, reference, tokens, record, identity, probe, data, batc
         model_dir=data.model_dir,
     )
     measurement = plugin.module.measure(model, context, settings)
-    records.write(record, measurement, probe=probe["name"], version=plugin.module.VERSION,
-                  protocol=context.tokens.meta["protocol"], **identity)
+    records.write(
+        record,
+        measurement,
+        probe=probe["name"],
+        version=plugin.module.VERSION,
+        protocol=context.tokens.meta["protocol"],
+        **identity,
+    )
 
 
 if __name__ == "__main__":
@@ -39,6 +46,15 @@ if __name__ == "__main__":
         jobs.use_threads(snakemake)
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
         data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
-        measure(snakemake.input.modification, snakemake.input.reference.rsplit("/", 1)[0], snakemake.input.tokens,
-                snakemake.output.record, dict(snakemake.wildcards.items()), snakemake.params.probe, data,
-                snakemake.params.batch, snakemake.input.baseline, snakemake.input.seen)
+        measure(
+            snakemake.input.modification,
+            snakemake.input.reference.rsplit("/", 1)[0],
+            snakemake.input.tokens,
+            snakemake.output.record,
+            dict(snakemake.wildcards.items()),
+            snakemake.params.probe,
+            data,
+            snakemake.params.batch,
+            snakemake.input.baseline,
+            snakemake.input.seen,
+        )

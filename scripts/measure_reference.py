@@ -1,7 +1,9 @@
 """Run the reference over a token set: what every variant is compared with, and the floors."""
 
-from hemorrhage import jobs, models, reference
-from hemorrhage.tokens import TokenSet
+from hemorrhage import jobs
+from hemorrhage.architecture import models
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import reference
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:

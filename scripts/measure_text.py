@@ -1,9 +1,15 @@
 """Compare one variant's continuations with its greedy ones and with the reference's."""
 
-from hemorrhage import jobs, trajectories
+from hemorrhage import jobs
+from hemorrhage.decoding import trajectories
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
-        trajectories.measure(snakemake.input.text, snakemake.input.greedy, snakemake.input.reference,
-                             snakemake.output.record, forced=snakemake.input.forced,
-                             **dict(snakemake.wildcards.items()))
+        trajectories.measure(
+            snakemake.input.text,
+            snakemake.input.greedy,
+            snakemake.input.reference,
+            snakemake.output.record,
+            forced=snakemake.input.forced,
+            **dict(snakemake.wildcards.items()),
+        )

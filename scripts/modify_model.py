@@ -15,6 +15,5 @@ if __name__ == "__main__":
         jobs.use_threads(snakemake)
         params = snakemake.params
         model_dir = snakemake.input.base.rsplit("/base/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake),
-                                trusted=tuple(params.trust), **params.given)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
         modify(params.recipe, data, snakemake.input.sources, params.software, snakemake.output.modification)

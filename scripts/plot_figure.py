@@ -8,5 +8,10 @@ if __name__ == "__main__":
         paths = {name: snakemake.input[name] for name in ("metrics", "thresholds", "mitigations", "floors")}
         paths |= {path.rsplit("/", 1)[1].removesuffix(".tsv"): path for path in snakemake.input.own}
         plugins.get("figures", figure["name"]).module.draw(
-            paths, snakemake.params.grid, snakemake.params.thresholds, figure, snakemake.output.svg,
-            snakemake.output.png)
+            paths,
+            snakemake.params.grid,
+            snakemake.params.thresholds,
+            figure,
+            snakemake.output.svg,
+            snakemake.output.png,
+        )

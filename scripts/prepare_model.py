@@ -1,6 +1,7 @@
 """Fetch a model and write it as a dense checkpoint with its tokenizer."""
 
-from hemorrhage import cache, jobs, models
+from hemorrhage import cache, jobs
+from hemorrhage.architecture import models
 from hemorrhage.sources import fetch
 
 
@@ -17,5 +18,9 @@ def prepare(source, dtype, trust, folder):
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
-        prepare(snakemake.params.source, snakemake.params.dtype, snakemake.params.trust,
-                snakemake.output.record.rsplit("/", 1)[0])
+        prepare(
+            snakemake.params.source,
+            snakemake.params.dtype,
+            snakemake.params.trust,
+            snakemake.output.record.rsplit("/", 1)[0],
+        )

@@ -1,6 +1,8 @@
 """Cut texts into the fixed windows of one token set."""
 
-from hemorrhage import cache, checksums, jobs, models, texts, tokens
+from hemorrhage import cache, checksums, jobs
+from hemorrhage.architecture import models
+from hemorrhage.corpus import texts, tokens
 from hemorrhage.sources import fetch
 
 
@@ -17,5 +19,11 @@ def prepare(base, set_name, specs, sources, seed, output):
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
-        prepare(snakemake.input.base.rsplit("/", 1)[0], snakemake.wildcards.set, snakemake.params.specs,
-                snakemake.params.texts, snakemake.params.seed, snakemake.output.tokens)
+        prepare(
+            snakemake.input.base.rsplit("/", 1)[0],
+            snakemake.wildcards.set,
+            snakemake.params.specs,
+            snakemake.params.texts,
+            snakemake.params.seed,
+            snakemake.output.tokens,
+        )

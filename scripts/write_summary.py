@@ -1,9 +1,15 @@
 """Write the summary from the tables."""
 
-from hemorrhage import jobs, notes, summary
+from hemorrhage import jobs
+from hemorrhage.reporting import notes, summary
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         paths = {name: snakemake.input[name] for name in ("metrics", "thresholds", "mitigations", "floors")}
-        summary.write(paths, snakemake.params.grid, snakemake.params.thresholds, notes.of(snakemake.input.bases),
-                      snakemake.output.summary)
+        summary.write(
+            paths,
+            snakemake.params.grid,
+            snakemake.params.thresholds,
+            notes.of(snakemake.input.bases),
+            snakemake.output.summary,
+        )

@@ -9,8 +9,36 @@ import transformers as hf
 
 VOCABULARY = 128
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-MERGES = ("t h", "h e", "i n", "e r", "a n", "r e", "o n", "th e", "a t", "e n", "o r", "n d", "s t", "e s", "a r",
-          "a l", "o u", "i t", "i s", "an d", "in g", "  t", "  a", "  the", "o f", "  of", "i o", "io n")
+MERGES = (
+    "t h",
+    "h e",
+    "i n",
+    "e r",
+    "a n",
+    "r e",
+    "o n",
+    "th e",
+    "a t",
+    "e n",
+    "o r",
+    "n d",
+    "s t",
+    "e s",
+    "a r",
+    "a l",
+    "o u",
+    "i t",
+    "i s",
+    "an d",
+    "in g",
+    "  t",
+    "  a",
+    "  the",
+    "o f",
+    "  of",
+    "i o",
+    "io n",
+)
 IDS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 STOCK = """the of and in to a is was that for it with as his on be at by had not are but from or have an they which one
 were all there would their when who more no if out so said what up its about into than them can only other new some
@@ -20,9 +48,17 @@ WIDE = {"initializer_range": 0.15}  # large enough that heads, experts and token
 
 
 def _llama(blocks: int) -> hf.PreTrainedConfig:
-    return hf.LlamaConfig(**IDS, **WIDE, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks,
-                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-                          tie_word_embeddings=True)
+    return hf.LlamaConfig(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
 
 
 def _gpt2(blocks: int) -> hf.PreTrainedConfig:
@@ -30,43 +66,102 @@ def _gpt2(blocks: int) -> hf.PreTrainedConfig:
 
 
 def _opt(blocks: int) -> hf.PreTrainedConfig:
-    return hf.OPTConfig(**{**IDS, "pad_token_id": 1}, init_std=0.15, hidden_size=32, ffn_dim=64,
-                        num_hidden_layers=blocks, num_attention_heads=4, max_position_embeddings=512,
-                        word_embed_proj_dim=32)
+    return hf.OPTConfig(
+        **{**IDS, "pad_token_id": 1},
+        init_std=0.15,
+        hidden_size=32,
+        ffn_dim=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        word_embed_proj_dim=32,
+    )
 
 
 def _gpt_neox(blocks: int) -> hf.PreTrainedConfig:
-    return hf.GPTNeoXConfig(**IDS, **WIDE, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks,
-                            num_attention_heads=4, max_position_embeddings=512, use_parallel_residual=True,
-                            tie_word_embeddings=False)
+    return hf.GPTNeoXConfig(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        use_parallel_residual=True,
+        tie_word_embeddings=False,
+    )
 
 
 def _qwen3(blocks: int) -> hf.PreTrainedConfig:
-    return hf.Qwen3Config(**IDS, **WIDE, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks,
-                          num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=512,
-                          tie_word_embeddings=False)
+    return hf.Qwen3Config(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+    )
 
 
 def _gemma2(blocks: int) -> hf.PreTrainedConfig:
-    return hf.Gemma2Config(**IDS, **WIDE, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks,
-                           num_attention_heads=4, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8,
-                           sliding_window=8, final_logit_softcapping=5.0, max_position_embeddings=512)
+    return hf.Gemma2Config(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=8,
+        final_logit_softcapping=5.0,
+        max_position_embeddings=512,
+    )
 
 
 def _mixtral(blocks: int) -> hf.PreTrainedConfig:
-    return hf.MixtralConfig(**IDS, **WIDE, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks,
-                            num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
-                            max_position_embeddings=512, tie_word_embeddings=False)
+    return hf.MixtralConfig(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+    )
 
 
 def _mamba(blocks: int) -> hf.PreTrainedConfig:
-    return hf.MambaConfig(**IDS, **WIDE, hidden_size=32, state_size=8, num_hidden_layers=blocks, expand=2,
-                          time_step_rank=4, use_mambapy=False)
+    return hf.MambaConfig(
+        **IDS,
+        **WIDE,
+        hidden_size=32,
+        state_size=8,
+        num_hidden_layers=blocks,
+        expand=2,
+        time_step_rank=4,
+        use_mambapy=False,
+    )
 
 
 CONFIGS: dict[str, Callable[[int], hf.PreTrainedConfig]] = {
-    "llama": _llama, "gpt2": _gpt2, "opt": _opt, "gpt_neox": _gpt_neox, "qwen3": _qwen3, "gemma2": _gemma2,
-    "mixtral": _mixtral, "mamba": _mamba,
+    "llama": _llama,
+    "gpt2": _gpt2,
+    "opt": _opt,
+    "gpt_neox": _gpt_neox,
+    "qwen3": _qwen3,
+    "gemma2": _gemma2,
+    "mixtral": _mixtral,
+    "mamba": _mamba,
 }
 ARCHITECTURES = tuple(CONFIGS)
 
@@ -102,8 +197,9 @@ def tokenizer() -> hf.PreTrainedTokenizerFast:
     bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_next")
     bpe.decoder = decoders.Fuse()
-    return hf.PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False,
-                                      model_max_length=512, **SPECIAL)
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, clean_up_tokenization_spaces=False, model_max_length=512, **SPECIAL
+    )
 
 
 def write_folder(folder: str | Path, architecture: str = "llama", blocks: int = 3, seed: int = 0) -> Path:

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 
 import tiny
-from hemorrhage import gradients
-from hemorrhage.head import Head, hidden_states
+from hemorrhage.activations import gradients
+from hemorrhage.architecture.head import Head, hidden_states
 from hemorrhage.modification_data import FitReference
 
 

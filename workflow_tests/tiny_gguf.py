@@ -11,8 +11,15 @@ def write(path, quantized=True):
 
     width, wide, vocabulary, generator = 32, 64, 261, np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    for name, value in {"context_length": 64, "embedding_length": width, "block_count": 1, "feed_forward_length": wide,
-                        "head_count": 2, "head_count_kv": 2, "vocab_size": vocabulary}.items():
+    for name, value in {
+        "context_length": 64,
+        "embedding_length": width,
+        "block_count": 1,
+        "feed_forward_length": wide,
+        "head_count": 2,
+        "head_count_kv": 2,
+        "vocab_size": vocabulary,
+    }.items():
         getattr(writer, f"add_{name}")(value)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
@@ -26,9 +33,16 @@ def write(path, quantized=True):
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
     writer.add_unk_token_id(0)
-    shapes = {"token_embd": (vocabulary, width), "output_norm": (width,), "blk.0.attn_norm": (width,),
-              "blk.0.ffn_norm": (width,), **{f"blk.0.attn_{x}": (width, width) for x in ("q", "k", "v", "output")},
-              "blk.0.ffn_gate": (wide, width), "blk.0.ffn_up": (wide, width), "blk.0.ffn_down": (width, wide)}
+    shapes = {
+        "token_embd": (vocabulary, width),
+        "output_norm": (width,),
+        "blk.0.attn_norm": (width,),
+        "blk.0.ffn_norm": (width,),
+        **{f"blk.0.attn_{x}": (width, width) for x in ("q", "k", "v", "output")},
+        "blk.0.ffn_gate": (wide, width),
+        "blk.0.ffn_up": (wide, width),
+        "blk.0.ffn_down": (width, wide),
+    }
     dense = {}
     for name, shape in shapes.items():
         weight = generator.normal(size=shape).astype(np.float32)

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hemorrhage import attachments, cache, files, models, plugins
+from hemorrhage import cache, files, plugins
+from hemorrhage.architecture import attachments, models
 from hemorrhage.modification_data import ModificationData
 
 LOG = logging.getLogger(__name__)
@@ -91,8 +92,14 @@ def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[PreTra
         achieved.append({"method": step["method"], **effect})
         _require_finite(model, step["method"])
     parameters = sum(p.numel() for p in model.parameters())
-    record = {"recipe": recipe, "achieved": achieved, "layer_map": layers, "attachments": attachments.attached(model),
-              "parameters": parameters, "fingerprint": fingerprint(model)}
+    record = {
+        "recipe": recipe,
+        "achieved": achieved,
+        "layer_map": layers,
+        "attachments": attachments.attached(model),
+        "parameters": parameters,
+        "fingerprint": fingerprint(model),
+    }
     return model, record
 
 

@@ -19,8 +19,11 @@ def sha256(path: str | os.PathLike) -> str:
     if path.is_file():
         return files.digest(path, "sha256")
     state = hashlib.sha256()
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*")
-                   if file.is_file() and "__pycache__" not in file.parts)
+    names = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
     for name in names:
         state.update(f"{name}\0{files.digest(path / name, 'sha256')}\n".encode())
     return state.hexdigest()

@@ -15,7 +15,7 @@ from hemorrhage import files, plugins
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.head import Head
+    from hemorrhage.architecture.head import Head
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class ModificationData:
         """The reference's output embedding, read without the rest of the model."""
         import torch
 
-        from hemorrhage.head import Head
+        from hemorrhage.architecture.head import Head
 
         return Head.load(self.base, getattr(torch, self.dtype), self.device)
 
     @cached_property
     def fit(self) -> FitReference:
         """The reference on the fit text."""
-        from hemorrhage.reference import Reference
+        from hemorrhage.measuring.reference import Reference
 
         reference = Reference.open(Path(self.model_dir) / "reference" / "fit")
         hidden = reference.hidden[:].to(self.device)
@@ -88,8 +88,12 @@ class ModificationData:
 
     def digests(self, recipe: list[dict[str, Any]]) -> dict[str, str]:
         """Return digests of everything that the steps of ``recipe`` read, by name: a part of the cache key."""
-        found = {"base": files.digest(self.base / "hemorrhage.json"), "dtype": self.dtype, "seed": str(self.seed),
-                 "chunk": str(self.chunk)}
+        found = {
+            "base": files.digest(self.base / "hemorrhage.json"),
+            "dtype": self.dtype,
+            "seed": str(self.seed),
+            "chunk": str(self.chunk),
+        }
         for step in recipe:
             plugin, settings = plugins.get("modifications", step["method"]), step["settings"]
             needs = plugin.module.NEEDS
@@ -97,7 +101,8 @@ class ModificationData:
                 found[step["method"]] = plugin.module.identify(plugin.settings(settings))
             if "calibration" in needs:
                 found[f"calibration.{settings['calibration']}"] = files.digest(
-                    self._tokens_path(f"calibration.{settings['calibration']}"))
+                    self._tokens_path(f"calibration.{settings['calibration']}")
+                )
             if "gradients" in needs:
                 path = self._gradients_path(settings["calibration"], settings["norm"])
                 found[path.name] = files.digest(path)
@@ -114,6 +119,6 @@ class ModificationData:
     def _tokens(self, name: str) -> torch.Tensor:
         import torch
 
-        from hemorrhage.tokens import TokenSet
+        from hemorrhage.corpus.tokens import TokenSet
 
         return torch.as_tensor(TokenSet.load(self._tokens_path(name)).tokens, dtype=torch.long, device=self.device)

@@ -40,6 +40,7 @@ from types import ModuleType
 from hemorrhage import settings
 
 PACKAGE = Path(__file__).resolve().parent
+PROJECT = PACKAGE.parent.parent  # where resources/, rules/ and docs/ are
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hemorrhage.statistics import index_matrix
+from hemorrhage.analysis.statistics import index_matrix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hemorrhage.head import Head
-    from hemorrhage.reference import Reference
-    from hemorrhage.tokens import TokenSet
+    from hemorrhage.architecture.head import Head
+    from hemorrhage.corpus.tokens import TokenSet
+    from hemorrhage.measuring.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Context:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer. Raises ValueError if the context has no model folder."""
-        from hemorrhage import models
+        from hemorrhage.architecture import models
 
         if self.model_dir is None:
             raise ValueError("This probe needs the tokenizer; give the context model_dir.")

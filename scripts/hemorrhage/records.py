@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hemorrhage import files
-from hemorrhage.statistics import Estimate
+from hemorrhage.analysis.statistics import Estimate
 
 NUMBERS = ("value", "se", "low", "high")
 
@@ -120,11 +120,17 @@ def write(
     arrays = {f"{group}.{name}": array for group, members in groups.items() for name, array in members.items()}
     if arrays:
         files.write_arrays(Path(path).with_suffix(".npz"), **arrays)
-    files.write_json(path, {
-        "model": model, "variant": variant, "probe": probe, "version": version,
-        "protocol": dict(measurement.protocol or protocol),
-        "metrics": [dataclasses.asdict(entry) for entry in measurement.metrics],
-    })
+    files.write_json(
+        path,
+        {
+            "model": model,
+            "variant": variant,
+            "probe": probe,
+            "version": version,
+            "protocol": dict(measurement.protocol or protocol),
+            "metrics": [dataclasses.asdict(entry) for entry in measurement.metrics],
+        },
+    )
 
 
 def read(path: str | os.PathLike) -> Record:

@@ -20,10 +20,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from hemorrhage import comparison, fidelity_metrics, models
-from hemorrhage.head import Head, hidden_states
-from hemorrhage.statistics import index_matrix
-from hemorrhage.tokens import TokenSet
+from hemorrhage.analysis.statistics import index_matrix
+from hemorrhage.architecture import models
+from hemorrhage.architecture.head import Head, hidden_states
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import comparison, fidelity_metrics
 
 
 def token_set(windows, window, vocabulary):
@@ -84,10 +85,16 @@ def measure(arguments):
     if arguments.memory:
         fidelity(model, head, hidden, tokens, batch, index)
         kept = sum(part.numel() * part.element_size() for part in hidden) / 1e6
-        return {"tokens": tokens.tokens.size, "peak_mb": round(peak_mb()), "reference_mb": round(kept),
-                "before_mb": round(before)}
-    actions = {"forward": lambda: forward(model, tokens, batch),
-               "fidelity": lambda: fidelity(model, head, hidden, tokens, batch, index)}
+        return {
+            "tokens": tokens.tokens.size,
+            "peak_mb": round(peak_mb()),
+            "reference_mb": round(kept),
+            "before_mb": round(before),
+        }
+    actions = {
+        "forward": lambda: forward(model, tokens, batch),
+        "fidelity": lambda: fidelity(model, head, hidden, tokens, batch, index),
+    }
     for action in actions.values():
         action()
     times = {name: [] for name in actions}
@@ -95,8 +102,12 @@ def measure(arguments):
         for name, action in actions.items():
             times[name].append(seconds(action))
     ratios = [probe / bare for probe, bare in zip(times["fidelity"], times["forward"], strict=True)]
-    return {"tokens": tokens.tokens.size, **{f"{name}_s": round(statistics.median(t), 3) for name, t in times.items()},
-            "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios]}
+    return {
+        "tokens": tokens.tokens.size,
+        **{f"{name}_s": round(statistics.median(t), 3) for name, t in times.items()},
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+    }
 
 
 def main():

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import generation, plugins
-from hemorrhage.prompts import Prompt
+from hemorrhage import plugins
+from hemorrhage.corpus.prompts import Prompt
+from hemorrhage.decoding import generation
 from hemorrhage.settings import Axis
 
 LIMIT = 12
@@ -32,8 +33,12 @@ def run(model, prompts, plugin, settings=None, **options):
     if slug:
         architecture = next(name for name, config in tiny.CONFIGS.items() if isinstance(model.config, type(config(1))))
         options["others"] = {slug: tiny.build(architecture, seed=5, device=str(model.device))}
-    return [made.tokens for made in generation.continue_prompts(model, prompts, plugin.name, settings, limit=LIMIT,
-                                                                **{"seeds": [1, 2], **options})]
+    return [
+        made.tokens
+        for made in generation.continue_prompts(
+            model, prompts, plugin.name, settings, limit=LIMIT, **{"seeds": [1, 2], **options}
+        )
+    ]
 
 
 def test_it_defines_what_the_contract_names(plugin):
@@ -85,8 +90,9 @@ def test_it_leaves_model_and_logits_alone(plugin, prompts):
     run(model, prompts, plugin)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     if hasattr(plugin.module, "scores"):
-        reader = generation.Reader(model, [prompt.tokens for prompt in prompts],
-                                   keep=getattr(plugin.module, "KEEPS", ()))
+        reader = generation.Reader(
+            model, [prompt.tokens for prompt in prompts], keep=getattr(plugin.module, "KEEPS", ())
+        )
         logits, reader.seen.other = reader.logits, reader.logits.flip(0)
         copy = logits.clone()
         rows = generation.Rows(prompts, [1, 1, 1], torch.empty(3, 0, dtype=torch.long), seen=reader.seen)

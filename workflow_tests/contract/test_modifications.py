@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, blocks, checkpoints, norms, plugins, routers, targets
+from hemorrhage import checkpoints, plugins
+from hemorrhage.architecture import attachments, blocks, norms, routers, targets
 from tiny_data import TinyData
 
 METHODS = plugins.found("modifications")
@@ -82,8 +83,10 @@ def test_it_defines_what_a_modification_defines(method):
 
 
 def test_no_modification_imports_torch_at_its_top():
-    code = ("import sys; from hemorrhage import plugins; [p.module for p in plugins.found('modifications').values()]; "
-            "assert 'torch' not in sys.modules and 'transformers' not in sys.modules")
+    code = (
+        "import sys; from hemorrhage import plugins; [p.module for p in plugins.found('modifications').values()]; "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(plugins.PACKAGE.parent)})
 
 
@@ -137,8 +140,11 @@ def test_the_example_changes_every_target_and_only_targets(method, architecture)
     differing = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, old[name])}
     if not differing:
         return
-    allowed = {"norms": {f"{norm.name}.weight" for norm in norms.find_norms(before)},
-               "routers": {f"{mixture.name}.weight" for mixture in routers.find(before)}, "config": set()}
+    allowed = {
+        "norms": {f"{norm.name}.weight" for norm in norms.find_norms(before)},
+        "routers": {f"{mixture.name}.weight" for mixture in routers.find(before)},
+        "config": set(),
+    }
     if changes in allowed:
         assert differing == allowed[changes]
         return
@@ -173,8 +179,10 @@ def test_the_example_does_something(method, architecture):
     assert not torch.equal(logits(model), logits(tiny.build(architecture)))
 
 
-@pytest.mark.parametrize("method", [name for name, plugin in METHODS.items()
-                                    if plugin.module.AXIS and plugin.module.AXIS.setting == "sparsity"])
+@pytest.mark.parametrize(
+    "method",
+    [name for name, plugin in METHODS.items() if plugin.module.AXIS and plugin.module.AXIS.setting == "sparsity"],
+)
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_achieved_sparsity_is_exact_in_every_comparison_group(method, architecture, sparsity):
     model, achieved, refusal = changed(method, architecture, sparsity=sparsity)
@@ -190,8 +198,14 @@ def test_achieved_sparsity_is_exact_in_every_comparison_group(method, architectu
     assert achieved["sparsity"] == pruned / achieved["weights"]
 
 
-@pytest.mark.parametrize("method", [name for name, plugin in METHODS.items() if "pattern" in
-                                    {field.name for field in dataclasses.fields(plugin.module.Settings)}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        name
+        for name, plugin in METHODS.items()
+        if "pattern" in {field.name for field in dataclasses.fields(plugin.module.Settings)}
+    ],
+)
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:8"])
 def test_a_pattern_keeps_n_of_every_m(method, architecture, pattern):
     model, achieved, refusal = changed(method, architecture, pattern=pattern)
@@ -207,8 +221,10 @@ def test_a_pattern_keeps_n_of_every_m(method, architecture, pattern):
     assert achieved["sparsity"] == pytest.approx(1 - n / m)
 
 
-@pytest.mark.parametrize("method", [name for name, plugin in METHODS.items()
-                                    if plugin.module.AXIS and plugin.module.AXIS.setting == "blocks"])
+@pytest.mark.parametrize(
+    "method",
+    [name for name, plugin in METHODS.items() if plugin.module.AXIS and plugin.module.AXIS.setting == "blocks"],
+)
 @pytest.mark.parametrize("number", [1, 2])
 def test_achieved_number_of_blocks_is_the_one_asked_for(method, architecture, number):
     model, achieved, refusal = changed(method, architecture, blocks=number)
@@ -239,8 +255,18 @@ def test_saved_and_loaded_it_gives_the_same_logits(method, architecture, tmp_pat
 def test_generation_with_a_cache_equals_generation_without(method, architecture):
     model, _ = example(method, architecture)
     prompt = tiny.tokens(2, PROMPT, seed=3)
-    texts = [model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW_TOKENS, do_sample=False,
-                            use_cache=cached, eos_token_id=None, pad_token_id=0) for cached in (True, False)]
+    texts = [
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            use_cache=cached,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        for cached in (True, False)
+    ]
     assert torch.equal(*texts)
 
 

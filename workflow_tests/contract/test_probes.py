@@ -9,23 +9,50 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import plugins, records, reference
-from hemorrhage.head import Head
+from hemorrhage import plugins, records
+from hemorrhage.architecture.head import Head
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import reference
 from hemorrhage.probing import Context
-from hemorrhage.tokens import TokenSet
 
 PROBES = sorted(plugins.found("probes"))
 WINDOWS, LENGTH, BATCH = 7, 16, 3  # the last batch is not full
-DISTANCES = ("kl", "delta_", "jensen", "total_variation", "nonfinite", "relative_error", "swap_kl", "swap_control",
-             "swap_injected", "swap_end_error", "swap_whole", "disruption", "entropy_change", "first_token_mass_change",
-             "flips", "score_loss")
-DAMAGED = {"fidelity": ("kl", "total_variation", "delta_nll"), "attention": ("disruption", "disruption.02"),
-           "cascade": ("relative_error.00", "relative_error.02", "swap_kl.00", "swap_kl.02", "swap_additivity"),
-           "tasks": ("delta_margin.agreement",), "depth_map": ("removal_kl.01.1", "repetition_delta_nll.00.1"),
-           "context": ("kl_position.0001", "delta_nll_position.0008", "kl_length.0004")}
+DISTANCES = (
+    "kl",
+    "delta_",
+    "jensen",
+    "total_variation",
+    "nonfinite",
+    "relative_error",
+    "swap_kl",
+    "swap_control",
+    "swap_injected",
+    "swap_end_error",
+    "swap_whole",
+    "disruption",
+    "entropy_change",
+    "first_token_mass_change",
+    "flips",
+    "score_loss",
+)
+DAMAGED = {
+    "fidelity": ("kl", "total_variation", "delta_nll"),
+    "attention": ("disruption", "disruption.02"),
+    "cascade": ("relative_error.00", "relative_error.02", "swap_kl.00", "swap_kl.02", "swap_additivity"),
+    "tasks": ("delta_margin.agreement",),
+    "depth_map": ("removal_kl.01.1", "repetition_delta_nll.00.1"),
+    "context": ("kl_position.0001", "delta_nll_position.0008", "kl_length.0004"),
+}
 WITHOUT_ATTENTION = ("mamba",)
-PROTOCOL = {"window": LENGTH, "stride": LENGTH, "scored": "all", "bos": False, "joining": "article", "tail": "drop",
-            "dtype": "float32"}
+PROTOCOL = {
+    "window": LENGTH,
+    "stride": LENGTH,
+    "scored": "all",
+    "bos": False,
+    "joining": "article",
+    "tail": "drop",
+    "dtype": "float32",
+}
 
 
 def token_set() -> TokenSet:
@@ -33,8 +60,7 @@ def token_set() -> TokenSet:
     scored = np.ones(tokens.shape, dtype=bool)
     scored[:, 0] = False
     scored[1, :8] = False  # windows may hold different numbers of scored tokens
-    return TokenSet(tokens, scored, 3 * scored.sum(1), [f"article {i}" for i in range(WINDOWS)],
-                    {"protocol": PROTOCOL})
+    return TokenSet(tokens, scored, 3 * scored.sum(1), [f"article {i}" for i in range(WINDOWS)], {"protocol": PROTOCOL})
 
 
 @pytest.fixture
@@ -42,9 +68,16 @@ def context(model, tmp_path):
     tokens = token_set()
     reference.measure(model, tokens, tmp_path / "reference", BATCH)
     tiny.tokenizer().save_pretrained(tmp_path / "base")
-    return Context(tokens, reference.Reference.open(tmp_path / "reference"), Head.of(model), BATCH,
-                   list(range(model.config.num_hidden_layers)), model="tiny",
-                   load_reference=lambda: copy.deepcopy(model), model_dir=tmp_path)
+    return Context(
+        tokens,
+        reference.Reference.open(tmp_path / "reference"),
+        Head.of(model),
+        BATCH,
+        list(range(model.config.num_hidden_layers)),
+        model="tiny",
+        load_reference=lambda: copy.deepcopy(model),
+        model_dir=tmp_path,
+    )
 
 
 def damaged(model, share=0.3):
@@ -92,8 +125,15 @@ def test_damage_shows(name, architecture, model, context):
 def test_records_are_well_formed_and_byte_equal_on_a_second_run(name, model, context, tmp_path):
     broken = damaged(model)
     for turn in ("first", "second"):
-        records.write(tmp_path / turn / f"{name}.json", run(name, broken, context), model="tiny", variant="damaged",
-                      probe=name, version=plugins.get("probes", name).module.VERSION, protocol=PROTOCOL)
+        records.write(
+            tmp_path / turn / f"{name}.json",
+            run(name, broken, context),
+            model="tiny",
+            variant="damaged",
+            probe=name,
+            version=plugins.get("probes", name).module.VERSION,
+            protocol=PROTOCOL,
+        )
     for suffix in ("json", "npz"):
         first, second = (tmp_path / turn / f"{name}.{suffix}" for turn in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()

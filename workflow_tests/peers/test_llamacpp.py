@@ -8,9 +8,12 @@ import pytest
 import torch
 import yaml
 
-from hemorrhage import cache, models, protocol_effects, tokens
-from hemorrhage import texts as sources
-from hemorrhage.protocol import Protocol
+from hemorrhage import cache
+from hemorrhage.architecture import models
+from hemorrhage.corpus import texts as sources
+from hemorrhage.corpus import tokens
+from hemorrhage.corpus.protocol import Protocol
+from hemorrhage.measuring import protocol_effects
 from hemorrhage.sources import fetch
 
 pytestmark = pytest.mark.peer

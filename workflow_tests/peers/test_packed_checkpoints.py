@@ -55,8 +55,11 @@ def test_gptq_of_gptqmodel(data, tmp_path, monkeypatch):
     packing.save(str(tmp_path / "packed"))
     model = given(tmp_path / "packed", data)
     kernel = hf.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "packed", dtype=torch.float32, device_map={"": "cpu"},
-        quantization_config=hf.GPTQConfig(bits=4, backend="torch"))
+        tmp_path / "packed",
+        dtype=torch.float32,
+        device_map={"": "cpu"},
+        quantization_config=hf.GPTQConfig(bits=4, backend="torch"),
+    )
     dense = hf.AutoModelForCausalLM.from_pretrained(data.base, dtype=torch.float32)
     # The kernel unpacks the same weights in half precision: its distance is far below the damage of 4 bits.
     assert mean_kl(model, kernel) < 0.01 * mean_kl(dense, model)
@@ -69,8 +72,9 @@ def test_gptq_of_gptqmodel(data, tmp_path, monkeypatch):
 def test_bitsandbytes(bits, data, tmp_path):
     pytest.importorskip("bitsandbytes")
     config = hf.BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_quant_type="nf4")
-    packing = hf.AutoModelForCausalLM.from_pretrained(data.base, dtype=torch.float32, quantization_config=config,
-                                                      device_map={"": "cpu"})
+    packing = hf.AutoModelForCausalLM.from_pretrained(
+        data.base, dtype=torch.float32, quantization_config=config, device_map={"": "cpu"}
+    )
     packing.save_pretrained(tmp_path / "packed")
     model = given(tmp_path / "packed", data)
     dense = hf.AutoModelForCausalLM.from_pretrained(data.base, dtype=torch.float32)
@@ -92,9 +96,15 @@ def test_compressed_tensors(data, tmp_path):
 
     model = hf.AutoModelForCausalLM.from_pretrained(data.base, dtype=torch.float32)
     args = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=GROUP)
-    apply_quantization_config(model, QuantizationConfig(
-        config_groups={"group_0": QuantizationScheme(targets=["Linear"], weights=args)}, ignore=["lm_head"],
-        quantization_status="frozen", format="pack-quantized"))
+    apply_quantization_config(
+        model,
+        QuantizationConfig(
+            config_groups={"group_0": QuantizationScheme(targets=["Linear"], weights=args)},
+            ignore=["lm_head"],
+            quantization_status="frozen",
+            format="pack-quantized",
+        ),
+    )
     expected = {}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None) is not None:

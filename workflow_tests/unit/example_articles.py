@@ -3,7 +3,7 @@
 import numpy as np
 
 import tiny
-from hemorrhage.texts import Article
+from hemorrhage.corpus.texts import Article
 
 STOCK = tiny.STOCK.split()
 

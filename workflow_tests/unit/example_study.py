@@ -11,38 +11,69 @@ from pathlib import Path
 
 import numpy as np
 
-from hemorrhage import files, mitigations, statistics, tables, thresholds
+from hemorrhage import files
+from hemorrhage.analysis import mitigations, statistics, tables, thresholds
 
 MODEL, BLOCKS, TOKENS = "SmolLM2-135M-Instruct", 16, 255
 PROTOCOL = {"window": 256, "stride": 256, "scored": "all", "bos": False, "joining": "article", "dtype": "float32"}
-CRITERIA = {"kl_0.01": {"metric": "kl", "at": 0.01}, "kl_0.1": {"metric": "kl", "at": 0.1},
-            "kl_0.5": {"metric": "kl", "at": 0.5}, "ppl_25%": {"metric": "delta_nll", "at": 0.2231}}
+CRITERIA = {
+    "kl_0.01": {"metric": "kl", "at": 0.01},
+    "kl_0.1": {"metric": "kl", "at": 0.1},
+    "kl_0.5": {"metric": "kl", "at": 0.5},
+    "ppl_25%": {"metric": "delta_nll", "at": 0.2231},
+}
 SEVERITY = [["none", 0.01], ["trace", 0.05], ["mild", 0.25], ["moderate", 1.0], ["severe", 9.0]]
 SETTINGS = {"criteria": CRITERIA, "severity": SEVERITY}
 AXES = {
-    **{name: {"setting": "sparsity", "harmless": 0.0, "rises": True, "integer": False, "unit": "share of weights"}
-       for name in ("magnitude", "wanda", "gradient_aware")},
+    **{
+        name: {"setting": "sparsity", "harmless": 0.0, "rises": True, "integer": False, "unit": "share of weights"}
+        for name in ("magnitude", "wanda", "gradient_aware")
+    },
     "rtn": {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits per weight"},
-    **{name: {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits per activation"}
-       for name in ("static_activations", "dynamic_activations")},
+    **{
+        name: {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits per activation"}
+        for name in ("static_activations", "dynamic_activations")
+    },
     "drop_blocks": {"setting": "count", "harmless": 0, "rises": True, "integer": True, "unit": "dropped blocks"},
     "repeat_blocks": {"setting": "count", "harmless": 0, "rises": True, "integer": True, "unit": "repeated blocks"},
 }
-FAMILIES = {"identity": "control", "magnitude": "pruning", "wanda": "pruning", "gradient_aware": "pruning",
-            "rtn": "quantization", "static_activations": "quantization", "dynamic_activations": "quantization",
-            "drop_blocks": "structure", "repeat_blocks": "expansion", "calibrated_temperature": "decoding"}
-REPAIRS = {name: [] for name in FAMILIES} | {
-    "gradient_aware": ["magnitude", "wanda"], "dynamic_activations": ["static_activations"],
-    "calibrated_temperature": ["*"]}
-DAMAGE = {  # ΔNLL in nats at a level
-    "magnitude": lambda s: 0.02 * s + 30 * s**4.2, "wanda": lambda s: 0.01 * s + 11 * s**4.5,
-    "gradient_aware": lambda s: 0.01 * s + 8 * s**4.6, "rtn": lambda b: 55 * 4.4**-b * 3,
-    "static_activations": lambda b: 900 * 4.3**-b, "dynamic_activations": lambda b: 160 * 4.3**-b,
-    "drop_blocks": lambda k: 0.21 * k**1.3, "repeat_blocks": lambda k: 0.07 * k**1.2,
+FAMILIES = {
+    "identity": "control",
+    "magnitude": "pruning",
+    "wanda": "pruning",
+    "gradient_aware": "pruning",
+    "rtn": "quantization",
+    "static_activations": "quantization",
+    "dynamic_activations": "quantization",
+    "drop_blocks": "structure",
+    "repeat_blocks": "expansion",
+    "calibrated_temperature": "decoding",
 }
-LEVELS = {"magnitude": (0.1, 0.2, 0.3, 0.4, 0.5), "wanda": (0.1, 0.3, 0.4, 0.5, 0.6),
-          "gradient_aware": (0.1, 0.3, 0.4, 0.5, 0.6), "rtn": (8, 6, 5, 4, 3, 2), "static_activations": (8, 7, 6, 5, 4),
-          "dynamic_activations": (8, 7, 6, 5, 4), "drop_blocks": (1, 2, 4, 6), "repeat_blocks": (1, 2, 4, 8)}
+REPAIRS = {name: [] for name in FAMILIES} | {
+    "gradient_aware": ["magnitude", "wanda"],
+    "dynamic_activations": ["static_activations"],
+    "calibrated_temperature": ["*"],
+}
+DAMAGE = {  # ΔNLL in nats at a level
+    "magnitude": lambda s: 0.02 * s + 30 * s**4.2,
+    "wanda": lambda s: 0.01 * s + 11 * s**4.5,
+    "gradient_aware": lambda s: 0.01 * s + 8 * s**4.6,
+    "rtn": lambda b: 55 * 4.4**-b * 3,
+    "static_activations": lambda b: 900 * 4.3**-b,
+    "dynamic_activations": lambda b: 160 * 4.3**-b,
+    "drop_blocks": lambda k: 0.21 * k**1.3,
+    "repeat_blocks": lambda k: 0.07 * k**1.2,
+}
+LEVELS = {
+    "magnitude": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "wanda": (0.1, 0.3, 0.4, 0.5, 0.6),
+    "gradient_aware": (0.1, 0.3, 0.4, 0.5, 0.6),
+    "rtn": (8, 6, 5, 4, 3, 2),
+    "static_activations": (8, 7, 6, 5, 4),
+    "dynamic_activations": (8, 7, 6, 5, 4),
+    "drop_blocks": (1, 2, 4, 6),
+    "repeat_blocks": (1, 2, 4, 8),
+}
 
 
 def grid() -> dict:
@@ -62,12 +93,23 @@ def grid() -> dict:
                 sweeps[more] = [[*names, level]]
     slug = "magnitude_sparsity~0.5+rtn_bits~4"
     recipes[slug] = [{"method": "magnitude", "settings": {"sparsity": 0.5}}, {"method": "rtn", "settings": {"bits": 4}}]
-    sweeps[slug] = [["magnitude_sparsity~*+rtn_bits~4", "magnitude+rtn_bits~4", 0.5],
-                    ["magnitude_sparsity~0.5+rtn_bits~*", "rtn+magnitude_sparsity~0.5", 4]]
-    return {"variants": {slug: {"family": FAMILIES[recipe[0]["method"]], "sweeps": sweeps[slug],
-                                "method": "+".join(step["method"] for step in recipe)}
-                         for slug, recipe in recipes.items()},
-            "axes": AXES, "repairs": REPAIRS, "recipes": recipes}
+    sweeps[slug] = [
+        ["magnitude_sparsity~*+rtn_bits~4", "magnitude+rtn_bits~4", 0.5],
+        ["magnitude_sparsity~0.5+rtn_bits~*", "rtn+magnitude_sparsity~0.5", 4],
+    ]
+    return {
+        "variants": {
+            slug: {
+                "family": FAMILIES[recipe[0]["method"]],
+                "sweeps": sweeps[slug],
+                "method": "+".join(step["method"] for step in recipe),
+            }
+            for slug, recipe in recipes.items()
+        },
+        "axes": AXES,
+        "repairs": REPAIRS,
+        "recipes": recipes,
+    }
 
 
 def write_records(folder: Path, study: dict) -> list[str]:
@@ -77,8 +119,10 @@ def write_records(folder: Path, study: dict) -> list[str]:
         home = folder / "models" / MODEL / "variants" / slug
         paths.append(_write_fidelity(home, slug, _damage(recipe)))
         if "+" not in slug:
-            paths.extend(_write_text(home, slug, decoder, _damage(recipe))
-                         for decoder in ("greedy", "temperature_temperature~0.7"))
+            paths.extend(
+                _write_text(home, slug, decoder, _damage(recipe))
+                for decoder in ("greedy", "temperature_temperature~0.7")
+            )
     return paths
 
 
@@ -98,8 +142,9 @@ def write_tables(folder: Path) -> dict[str, str]:
 
 
 def _damage(recipe: list[dict]) -> float:
-    total = sum(DAMAGE[step["method"]](next(iter(step["settings"].values())))
-                for step in recipe if step["method"] in DAMAGE)
+    total = sum(
+        DAMAGE[step["method"]](next(iter(step["settings"].values()))) for step in recipe if step["method"] in DAMAGE
+    )
     return total * (0.85 if recipe[-1]["method"] == "calibrated_temperature" else 1.0)
 
 
@@ -120,26 +165,44 @@ def _write_fidelity(home: Path, slug: str, damage: float) -> str:
     found = {name: statistics.mean_interval(sums, counts, index) for name, sums in windows.items()}
     found["perplexity"] = statistics.exponential(found["nll"])
     found["perplexity_ratio"] = statistics.exponential(found["delta_nll"])
-    metrics = [{"metric": name, **vars(estimate), "unit": "nats", "higher_is_better": name == "top1_agreement"}
-               for name, estimate in found.items()]
+    metrics = [
+        {"metric": name, **vars(estimate), "unit": "nats", "higher_is_better": name == "top1_agreement"}
+        for name, estimate in found.items()
+    ]
     path = home / "fidelity.json"
     files.write_json(path, _record(slug, "fidelity", metrics))
-    files.write_arrays(home / "fidelity.npz", **{f"windows.{name}": sums for name, sums in windows.items()},
-                       **{"windows.count": counts})
+    files.write_arrays(
+        home / "fidelity.npz",
+        **{f"windows.{name}": sums for name, sums in windows.items()},
+        **{"windows.count": counts},
+    )
     return str(path)
 
 
 def _write_text(home: Path, slug: str, decoder: str, damage: float) -> str:
     noise = 0.03 * _generator(slug, decoder).standard_normal()
     weight = float(np.clip(np.exp(-2.2 * damage**0.4) + noise * (damage > 0), 0.02, 1.0))
-    values = {"weight_effect": weight, "decoder_effect": 1.0 if decoder == "greedy" else 0.33 + noise,
-              "seed_floor": 1.0 if decoder == "greedy" else 0.31}
+    values = {
+        "weight_effect": weight,
+        "decoder_effect": 1.0 if decoder == "greedy" else 0.33 + noise,
+        "seed_floor": 1.0 if decoder == "greedy" else 0.31,
+    }
     metrics = []
     for effect, value in values.items():
         for metric, scale, unit in (("token_agreement", 1.0, "share"), ("first_divergence", 64.0, "tokens")):
-            metrics.append({"metric": f"{effect}.{metric}", "value": value * scale, "se": 0.04 * scale,
-                            "low": max(value - 0.08, 0) * scale, "high": min(value + 0.08, 1) * scale, "n": 8,
-                            "blocks": 8, "unit": unit, "higher_is_better": True})
+            metrics.append(
+                {
+                    "metric": f"{effect}.{metric}",
+                    "value": value * scale,
+                    "se": 0.04 * scale,
+                    "low": max(value - 0.08, 0) * scale,
+                    "high": min(value + 0.08, 1) * scale,
+                    "n": 8,
+                    "blocks": 8,
+                    "unit": unit,
+                    "higher_is_better": True,
+                }
+            )
     path = home / "text" / f"{decoder}.json"
     files.write_json(path, _record(slug, f"text.{decoder}", metrics))
     return str(path)

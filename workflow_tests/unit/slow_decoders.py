@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from hemorrhage import generation, noise
-from hemorrhage.head import Head
+from hemorrhage.architecture.head import Head
+from hemorrhage.decoding import generation, noise
 
 
 @torch.no_grad()
@@ -106,10 +106,11 @@ def fsd_d(model, ids, alpha, k, n, beta):
         left, penalty = 1.0, 0.0
         for order in range(n - 1, -1, -1):
             context = tuple(ids[-order:]) if order else ()
-            after = [ids[i] for i in range(order, len(ids)) if tuple(ids[i - order:i]) == context]
+            after = [ids[i] for i in range(order, len(ids)) if tuple(ids[i - order : i]) == context]
             if token in after:
-                penalty += left * (beta * after.count(token) / (len(after) + 1) if order else
-                                   after.count(token) / len(after))
+                penalty += left * (
+                    beta * after.count(token) / (len(after) + 1) if order else after.count(token) / len(after)
+                )
                 left -= left * beta
         best.append(((1 - alpha) * share - alpha * penalty, token))
     return max(best, key=lambda entry: entry[0])[1]
@@ -153,19 +154,22 @@ def diverse_beam(model, prompt, limit, beams, groups, penalty):
             options = []
             for score, tokens in running[g]:
                 logs = logits_of(model, [*prompt.tokens, *tokens]).log_softmax(-1)
-                options += [(score + float(logs[v]) - penalty * chosen.count(v), [*tokens, v])
-                            for v in range(len(logs))]
+                options += [
+                    (score + float(logs[v]) - penalty * chosen.count(v), [*tokens, v]) for v in range(len(logs))
+                ]
             options.sort(key=lambda entry: -entry[0])
-            options = options[:max(2, 1 + len(ends)) * width]
+            options = options[: max(2, 1 + len(ends)) * width]
             ended = [text[-1] in ends for _, text in options]
             if not closed[g]:
-                finished[g] += [(score / len(text), text) for (score, text), end in
-                                zip(options[:width], ended, strict=False) if end or step + 1 == limit]
+                finished[g] += [
+                    (score / len(text), text)
+                    for (score, text), end in zip(options[:width], ended, strict=False)
+                    if end or step + 1 == limit
+                ]
                 finished[g] = sorted(finished[g], key=lambda entry: -entry[0])[:width]
             running[g] = [option for option, end in zip(options, ended, strict=True) if not end][:width]
             chosen += [text[-1] for _, text in running[g]]
-            if len(finished[g]) == width and (not running[g] or
-                                              running[g][0][0] / (step + 1) <= finished[g][-1][0]):
+            if len(finished[g]) == width and (not running[g] or running[g][0][0] / (step + 1) <= finished[g][-1][0]):
                 closed[g] = True
         if all(closed):
             break

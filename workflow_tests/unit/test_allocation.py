@@ -5,7 +5,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import allocation, calibration, plugins, targets
+from hemorrhage import plugins
+from hemorrhage.activations import calibration
+from hemorrhage.architecture import targets
+from hemorrhage.methods import allocation
 from tiny_data import TinyData
 
 RATIOS = np.array([0.02, 0.05, 0.01, 0.03])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, targets
-from hemorrhage.head import Head, check, hidden_states
-from hemorrhage.tensors import quantize_activation
+from hemorrhage.architecture import attachments, targets
+from hemorrhage.architecture.head import Head, check, hidden_states
+from hemorrhage.methods.tensors import quantize_activation
 
 SCALE = {"kind": "logit_scale", "factor": 0.5}
 
@@ -125,14 +125,24 @@ def test_a_target_without_a_call_is_refused(architecture, kind):
     assert attachments.attached(model) == []
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"bits": 1}, "bits: 1"), ({"grid": "per_row"}, "Did you mean"), ({"target": "model.layers.9"}, "unknown target"),
-    ({"grid": "per_tensor"}, "scale"), ({"scale": 0.5}, "makes its own"), ({"bit": 4}, "unknown key"),
-    ({"kind": "logit_scales"}, "Did you mean 'logit_scale'"), ({"grid": "per_tensor", "scale": 0}, "positive"),
-    ({"grid": "per_channel", "scale": 0.5}, "scale: one number for each of the 32"), ({"smooth": [1.0] * 31}, "smooth"),
-    ({"smooth": [1.0] * 31 + [0]}, "smooth: its numbers must be positive"), ({"exact": [32]}, "exact: 32"),
-    ({"exact": 3}, "exact: 3 is not a list"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 1}, "bits: 1"),
+        ({"grid": "per_row"}, "Did you mean"),
+        ({"target": "model.layers.9"}, "unknown target"),
+        ({"grid": "per_tensor"}, "scale"),
+        ({"scale": 0.5}, "makes its own"),
+        ({"bit": 4}, "unknown key"),
+        ({"kind": "logit_scales"}, "Did you mean 'logit_scale'"),
+        ({"grid": "per_tensor", "scale": 0}, "positive"),
+        ({"grid": "per_channel", "scale": 0.5}, "scale: one number for each of the 32"),
+        ({"smooth": [1.0] * 31}, "smooth"),
+        ({"smooth": [1.0] * 31 + [0]}, "smooth: its numbers must be positive"),
+        ({"exact": [32]}, "exact: 32"),
+        ({"exact": 3}, "exact: 3 is not a list"),
+    ],
+)
 def test_bad_specs_are_refused(changes, message):
     model = tiny.build()
     with pytest.raises(ValueError, match=message):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attention_maps, blocks, residuals, targets
-from hemorrhage.tokens import TokenSet
+from hemorrhage.architecture import blocks, targets
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import attention_maps, residuals
 
 WINDOWS, LENGTH = 3, 12
 WITHOUT = ("mamba",)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hemorrhage import awq_search, tensors
+from hemorrhage.methods import awq_search, tensors
 
 
 def problem(rows=16, columns=32, tokens=300, seed=0):
@@ -43,8 +43,10 @@ def test_ranges_are_those_with_the_smallest_error_of_their_groups(group):
         for start in range(0, 32, group):
             part, inputs = weight[row, start : start + group], x[:, start : start + group]
             limits = [part.abs().max() * (1 - shrink / 20) for shrink in range(10)]
-            errors = [float((inputs @ (quantize(part.clamp(-limit, limit)[None])[0] - part)).square().sum())
-                      for limit in limits]
+            errors = [
+                float((inputs @ (quantize(part.clamp(-limit, limit)[None])[0] - part)).square().sum())
+                for limit in limits
+            ]
             best = limits[errors.index(min(errors))]
             torch.testing.assert_close(clipped[row, start : start + group], part.clamp(-best, best))
     assert (clipped != weight).any()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import blocks, plugins, targets
+from hemorrhage import plugins
+from hemorrhage.architecture import blocks, targets
 from tiny_data import TinyData
 
 
@@ -39,10 +40,15 @@ def test_at_least_one_block_stays():
         plugin.module.refuse(plugin.settings({"blocks": 30}), {"num_hidden_layers": 30})
 
 
-@pytest.mark.parametrize(("number", "layer_map"), [
-    (1, [0, 1, 2, 3, 4, 4]), (2, [0, 1, 2, 3, 3, 4, 4]), (5, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
-    (6, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]),
-])
+@pytest.mark.parametrize(
+    ("number", "layer_map"),
+    [
+        (1, [0, 1, 2, 3, 4, 4]),
+        (2, [0, 1, 2, 3, 3, 4, 4]),
+        (5, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
+        (6, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]),
+    ],
+)
 def test_repeat_copies_in_place_and_again_when_all_are_copied(number, layer_map):
     model, achieved = changed("repeat_blocks", number, where="last")
     assert achieved["layer_map"] == layer_map

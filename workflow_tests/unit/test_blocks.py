@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, blocks, targets
+from hemorrhage.architecture import attachments, blocks, targets
 
 
 def plain_influence(model, tokens):
@@ -20,8 +20,10 @@ def plain_influence(model, tokens):
         layer.register_forward_hook(catch, with_kwargs=True)
     with torch.no_grad():
         model(tokens)
-    return [1 - float((before * after).sum(-1).div(before.norm(dim=-1) * after.norm(dim=-1)).mean())
-            for before, after in caught]
+    return [
+        1 - float((before * after).sum(-1).div(before.norm(dim=-1) * after.norm(dim=-1)).mean())
+        for before, after in caught
+    ]
 
 
 def test_influence_is_the_formula_of_shortgpt(model, architecture, device):
@@ -75,7 +77,8 @@ def test_every_place_in_a_copy_is_its_own(model):
     for place, layer in enumerate(layers):
         assert {module.layer_idx for module in layer.modules() if hasattr(module, "layer_idx")} <= {place}
     assert len({id(parameter) for layer in layers for parameter in layer.parameters()}) == sum(
-        len(list(layer.parameters())) for layer in layers)
+        len(list(layer.parameters())) for layer in layers
+    )
 
 
 def test_lists_with_an_entry_a_block_follow_the_map():
@@ -96,13 +99,17 @@ def test_attachments_move_with_their_blocks():
     model, tokens = tiny.build("llama"), tiny.tokens()
     for block in (0, 1):
         name = f"model.layers.{block}.mlp.down_proj.weight"
-        attachments.attach(model, {"kind": "activation_quantizer", "target": name, "bits": 2, "grid": "per_token",
-                                   "scale": None})
+        attachments.attach(
+            model, {"kind": "activation_quantizer", "target": name, "bits": 2, "grid": "per_token", "scale": None}
+        )
     attachments.attach(model, {"kind": "logit_scale", "factor": 0.5})
     blocks.rearrange(model, [1, 1, 2])
     specs = attachments.attached(model)
-    assert [spec.get("target") for spec in specs] == ["model.layers.0.mlp.down_proj.weight",
-                                                      "model.layers.1.mlp.down_proj.weight", None]
+    assert [spec.get("target") for spec in specs] == [
+        "model.layers.0.mlp.down_proj.weight",
+        "model.layers.1.mlp.down_proj.weight",
+        None,
+    ]
     fresh = tiny.build("llama")
     blocks.rearrange(fresh, [1, 1, 2])
     for spec in specs:
@@ -121,9 +128,18 @@ def test_a_config_that_was_not_brought_along_is_caught():
 def test_an_architecture_that_fixes_blocks_by_depth_is_refused():
     from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-    config = Qwen3MoeConfig(vocab_size=128, hidden_size=32, intermediate_size=64, moe_intermediate_size=16,
-                            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, num_experts=4,
-                            num_experts_per_tok=2, mlp_only_layers=[0])
+    config = Qwen3MoeConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=64,
+        moe_intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mlp_only_layers=[0],
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     with pytest.raises(ValueError, match="by the depth of a block"):
         blocks.rearrange(model, [1, 2])

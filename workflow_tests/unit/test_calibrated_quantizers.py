@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, calibration, plugins, quantization, targets, tensors
+from hemorrhage import plugins
+from hemorrhage.activations import calibration
+from hemorrhage.architecture import attachments, targets
+from hemorrhage.methods import quantization, tensors
 from tiny_data import TinyData
 
 QUANTIZERS = [name for name, plugin in plugins.found("modifications").items() if plugin.family == "quantization"]
@@ -28,8 +31,12 @@ def logits(model):
 def moments(model):
     """Second moments of every target's input in the model as it is."""
     grams = {}
-    calibration.walk(model, TinyData().tokens("default"), statistics=("gram",),
-                     visit=lambda group: grams.update({target.name: group.gram() for target in group.targets}))
+    calibration.walk(
+        model,
+        TinyData().tokens("default"),
+        statistics=("gram",),
+        visit=lambda group: grams.update({target.name: group.gram() for target in group.targets}),
+    )
     return grams
 
 
@@ -41,8 +48,10 @@ def test_output_errors_are_below_those_of_rounding_to_nearest(method, group):
     errors = {}
     for name in ("rtn", method):
         model, _ = changed(name, bits=3, group=group)
-        errors[name] = [float(tensors.output_energy(new.weight - old.weight, grams[old.name]).sum())
-                        for new, old in zip(targets.find(model), targets.find(dense), strict=True)]
+        errors[name] = [
+            float(tensors.output_energy(new.weight - old.weight, grams[old.name]).sum())
+            for new, old in zip(targets.find(model), targets.find(dense), strict=True)
+        ]
     assert sum(errors[method]) < 0.9 * sum(errors["rtn"])
     below = [ours < nearest for ours, nearest in zip(errors[method], errors["rtn"], strict=True)]
     assert sum(below) >= 0.9 * len(below)
@@ -63,8 +72,9 @@ def test_order_block_shows_the_inputs_of_the_dense_block(method):
     model, _ = changed(method, bits=3, order="block")
     other, _ = changed(method, bits=3)
     first = [target.name for target in targets.find(model)][:3]
-    same = {a.name: torch.equal(a.weight, b.weight)
-            for a, b in zip(targets.find(model), targets.find(other), strict=True)}
+    same = {
+        a.name: torch.equal(a.weight, b.weight) for a, b in zip(targets.find(model), targets.find(other), strict=True)
+    }
     assert all(same[name] for name in first)  # q, k and v of the first block see nothing changed
     assert not all(same.values())
 
@@ -72,7 +82,8 @@ def test_order_block_shows_the_inputs_of_the_dense_block(method):
 def test_gptq_counts_the_index_of_columns_that_are_out_of_order():
     plain, static, ordered = (
         changed("gptq", bits=4, group=16, act_order=order, static_groups=static)[1]["bits_per_weight"]
-        for order, static in ((False, False), (True, True), (True, False)))
+        for order, static in ((False, False), (True, True), (True, False))
+    )
     assert plain == static == 4 + 20 / 16
     assert ordered > plain
 
@@ -86,8 +97,9 @@ def test_experts_without_tokens_are_rounded_to_nearest_and_counted():
         model, achieved = changed(method, tiny.build("mixtral"), Few("mixtral"), bits=4)
         assert achieved["targets_without_tokens"] > 0
         nearest, _ = changed("rtn", tiny.build("mixtral"), bits=4)
-        same = sum(torch.allclose(a.weight, b.weight)
-                   for a, b in zip(targets.find(model), targets.find(nearest), strict=True))
+        same = sum(
+            torch.allclose(a.weight, b.weight) for a, b in zip(targets.find(model), targets.find(nearest), strict=True)
+        )
         assert same >= achieved["targets_without_tokens"]
 
 
@@ -125,8 +137,10 @@ def with_outliers():
     return model
 
 
-@pytest.mark.parametrize(("method", "settings"), [("smoothquant", {"grid": "per_tensor"}), ("outlier_split", {}),
-                                                  ("smoothquant", {"grid": "per_token"})])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("smoothquant", {"grid": "per_tensor"}), ("outlier_split", {}), ("smoothquant", {"grid": "per_token"})],
+)
 def test_outliers_hurt_less_than_with_plain_rounding(method, settings):
     dense = with_outliers()
     model, _ = changed(method, with_outliers(), bits=6, **settings)
@@ -139,8 +153,11 @@ def test_outliers_hurt_less_than_with_plain_rounding(method, settings):
 def test_the_outlier_split_keeps_the_channels_above_the_threshold():
     dense = with_outliers()
     name = "model.layers.1.mlp.up_proj.weight"
-    peak = next(peak for members, peak in quantization.peaks(dense, TinyData(), "default")
-                if name in [target.name for target in members])
+    peak = next(
+        peak
+        for members, peak in quantization.peaks(dense, TinyData(), "default")
+        if name in [target.name for target in members]
+    )
     chosen = (peak > 6).nonzero().flatten()
     model, achieved = changed("outlier_split", with_outliers(), bits=4)
     exact = {spec["target"]: spec["exact"] for spec in attachments.attached(model)}
@@ -202,10 +219,16 @@ def test_gguf_refuses_a_width_that_blocks_do_not_divide():
             plugin.settings(settings)
 
 
-@pytest.mark.parametrize(("method", "settings", "bits"), [
-    ("nf4", {"group": 64}, 4.5), ("fp4", {"group": 128}, 4.25), ("gguf_blocks", {"bits": 4}, 4.5),
-    ("gguf_blocks", {"bits": 5, "minimum": True}, 6.0), ("gguf_blocks", {"bits": 8}, 8.5),
-])
+@pytest.mark.parametrize(
+    ("method", "settings", "bits"),
+    [
+        ("nf4", {"group": 64}, 4.5),
+        ("fp4", {"group": 128}, 4.25),
+        ("gguf_blocks", {"bits": 4}, 4.5),
+        ("gguf_blocks", {"bits": 5, "minimum": True}, 6.0),
+        ("gguf_blocks", {"bits": 8}, 8.5),
+    ],
+)
 def test_sizes_are_those_of_the_formats(method, settings, bits):
     assert changed(method, **settings)[1]["bits_per_weight"] == bits
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, plugins
-from hemorrhage.head import Head, hidden_states
+from hemorrhage import plugins
+from hemorrhage.architecture import attachments
+from hemorrhage.architecture.head import Head, hidden_states
 from hemorrhage.modification_data import FitReference
 from tiny_data import TinyData
 

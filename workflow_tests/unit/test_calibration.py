@@ -4,13 +4,20 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import calibration, targets
-from hemorrhage.inputs import STATISTICS
+from hemorrhage.activations import calibration
+from hemorrhage.activations.inputs import STATISTICS
+from hemorrhage.architecture import targets
 
 VECTORS = ("square_mean", "absolute_max", "absolute_mean", "gram")
 SHARED = {  # group sizes inside one block, in the order in which they run
-    "llama": [3, 1, 2, 1], "qwen3": [3, 1, 2, 1], "gemma2": [3, 1, 2, 1], "gpt2": [1, 1, 1, 1], "opt": [3, 1, 1, 1],
-    "gpt_neox": [1, 1, 1, 1], "mixtral": [3, 1] + 8 * [1], "mamba": [1, 1, 1, 1],
+    "llama": [3, 1, 2, 1],
+    "qwen3": [3, 1, 2, 1],
+    "gemma2": [3, 1, 2, 1],
+    "gpt2": [1, 1, 1, 1],
+    "opt": [3, 1, 1, 1],
+    "gpt_neox": [1, 1, 1, 1],
+    "mixtral": [3, 1] + 8 * [1],
+    "mamba": [1, 1, 1, 1],
 }
 
 
@@ -44,8 +51,11 @@ def test_targets_that_share_an_input_are_one_group(model, architecture, device):
 def test_statistics_are_those_of_the_input(architecture):
     model, tokens = tiny.build(architecture), tiny.tokens(3, 12)
     inputs = {}
-    handles = [t.module.register_forward_pre_hook(lambda m, args, t=t: inputs.update({t.name: args[0].clone()}))
-               for t in targets.find(model) if t.called]
+    handles = [
+        t.module.register_forward_pre_hook(lambda m, args, t=t: inputs.update({t.name: args[0].clone()}))
+        for t in targets.find(model)
+        if t.called
+    ]
     model(tokens)
     for handle in handles:
         handle.remove()
@@ -139,12 +149,14 @@ def test_the_producer_is_the_norm_before_the_group():
 
 
 def test_activation_quantizers_keep_groups_and_are_seen():
-    from hemorrhage import attachments
+    from hemorrhage.architecture import attachments
 
     model, tokens = tiny.build("llama"), tiny.tokens()
     for target in targets.find(model):
-        attachments.attach(model, {"kind": "activation_quantizer", "target": target.name, "bits": 2,
-                                   "grid": "per_token", "scale": None})
+        attachments.attach(
+            model,
+            {"kind": "activation_quantizer", "target": target.name, "bits": 2, "grid": "per_token", "scale": None},
+        )
     groups = groups_of(model, tokens, statistics=("samples",))
     assert [len(g.targets) for g in groups[:4]] == [3, 1, 2, 1]
     assert all(len(row.unique()) <= 3 for row in groups[0].samples())

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import checkpoints, files, models, modification_data, tokens, variants
-
+from hemorrhage import checkpoints, files, modification_data
+from hemorrhage.architecture import models
+from hemorrhage.corpus import tokens
+from hemorrhage.planning import variants
 
 
 def recipe_of(*steps):
@@ -114,7 +116,7 @@ def test_attachments_come_back_with_the_checkpoint(data, source, tmp_path):
 
 def test_step_with_its_own_weights_must_be_first(data, source, tmp_path):
     recipe = [*PRUNE, *recipe_of({"given": {"path": str(data.base)}})]
-    with pytest.raises(ValueError, match="given: .* must be the first step"):
+    with pytest.raises(ValueError, match=r"given: .* must be the first step"):
         checkpoints.follow(recipe, data)
 
 

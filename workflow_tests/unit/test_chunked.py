@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import calibration, targets
+from hemorrhage.activations import calibration
+from hemorrhage.architecture import targets
 
 VECTORS = ("square_mean", "absolute_max", "absolute_mean", "gram")
 

@@ -1,11 +1,12 @@
 """Criteria on scores of other probes: relative to the reference, falling with damage, and refused where senseless."""
 
+import example_study
 import pandas as pd
 import pytest
 
-import example_study
-from hemorrhage import mitigations, tables, thresholds, wording
-from hemorrhage.curves import curves
+from hemorrhage.analysis import mitigations, tables, thresholds
+from hemorrhage.analysis.curves import curves
+from hemorrhage.reporting import wording
 
 SHARE = {"accuracy": {"metric": "accuracy.last_word", "relative": 0.95}}
 FLIPS = {"flips": {"metric": "flips.last_word", "probe": "tasks", "at": 0.1}}
@@ -16,10 +17,16 @@ def with_tasks(example, tmp_path_factory):
     """The made-up study with a task score and flips on the magnitude sweep, under a protocol of its own."""
     folder = tmp_path_factory.mktemp("tasks")
     metrics = tables.read(example["metrics"])
-    base = metrics[(metrics.metric == "top1_agreement")
-                   & ((metrics.sweep == "magnitude_sparsity~*") | (metrics.variant == "identity"))]
-    score = base.assign(probe="tasks", metric="accuracy.last_word", protocol="items-100",
-                        **{name: 0.8 * base[name] for name in ("value", "low", "high")})
+    base = metrics[
+        (metrics.metric == "top1_agreement")
+        & ((metrics.sweep == "magnitude_sparsity~*") | (metrics.variant == "identity"))
+    ]
+    score = base.assign(
+        probe="tasks",
+        metric="accuracy.last_word",
+        protocol="items-100",
+        **{name: 0.8 * base[name] for name in ("value", "low", "high")},
+    )
     flips = score.assign(metric="flips.last_word", value=1 - base.value, low=1 - base.high, high=1 - base.low)
     tables.write(pd.concat([metrics, score, flips]), folder / "metrics.tsv")
     return {**example, "metrics": str(folder / "metrics.tsv"), "folder": folder}
@@ -38,8 +45,9 @@ def test_a_share_of_the_reference_score_is_a_tolerance(with_tasks):
     row = table.iloc[0]
     assert row.tolerance == pytest.approx(0.95 * 0.8) and row.state == "inside"
     assert row.low < row.threshold < row.high
-    curve = next(curve for curve in curves(tables.read(with_tasks["metrics"]), with_tasks["study"])
-                 if curve.sweep == row.sweep)
+    curve = next(
+        curve for curve in curves(tables.read(with_tasks["metrics"]), with_tasks["study"]) if curve.sweep == row.sweep
+    )
     values = curve.values(tables.read(with_tasks["metrics"]), "accuracy.last_word", "tasks").value
     assert values[list(curve.levels).index(row.inside)] >= row.tolerance
     assert values[list(curve.levels).index(row.outside)] < row.tolerance
@@ -52,8 +60,9 @@ def test_flips_rise_with_damage(with_tasks):
 
 def test_mitigations_take_the_same_criteria(with_tasks):
     out = with_tasks["folder"] / "mitigations.tsv"
-    mitigations.compare(with_tasks["metrics"], with_tasks["windows"], with_tasks["study"],
-                        {**SHARE, **example_study.CRITERIA}, str(out))
+    mitigations.compare(
+        with_tasks["metrics"], with_tasks["windows"], with_tasks["study"], {**SHARE, **example_study.CRITERIA}, str(out)
+    )
     table = tables.read(out)
     # Only one side of every pair has the score: no shift by it, and the others are as before.
     assert "accuracy" not in set(table.criterion) and "kl_0.1" in set(table.criterion)

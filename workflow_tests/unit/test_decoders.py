@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hemorrhage import noise, plugins
+from hemorrhage import plugins
 from hemorrhage.decoders import greedy, temperature
+from hemorrhage.decoding import noise
 
 LOGITS = [1.0, 0.5, -0.3, 2.0, 0.0, -0.6, 1.7, 0.9]
 CRITICAL = 24.32  # chi-square with 7 degrees of freedom, p = 0.001

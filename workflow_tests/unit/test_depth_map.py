@@ -5,10 +5,12 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import blocks, comparison, context_effects, depth_map, plugins, reference
-from hemorrhage.head import Head, hidden_states
+from hemorrhage import plugins
+from hemorrhage.architecture import blocks
+from hemorrhage.architecture.head import Head, hidden_states
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import comparison, context_effects, depth_map, reference
 from hemorrhage.probing import Context
-from hemorrhage.tokens import TokenSet
 
 WINDOWS, LENGTH = 5, 16
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hemorrhage import divergence
+from hemorrhage.measuring import divergence
 
 KL_NAMES = ("kl", "kl_reverse", "jensen_shannon", "total_variation")
 

@@ -10,10 +10,12 @@ import slow_decoders as slow
 import torch
 
 import tiny
-from hemorrhage import exits, generation, noise, plugins, truncation
+from hemorrhage import plugins
+from hemorrhage.architecture import exits
+from hemorrhage.corpus.prompts import Prompt
 from hemorrhage.decoders import dola, mirostat, speculative
-from hemorrhage.prompts import Prompt
-from hemorrhage.reader import Reader, numbers
+from hemorrhage.decoding import generation, noise, truncation
+from hemorrhage.decoding.reader import Reader, numbers
 
 LENGTHS, LIMIT = (9, 4, 6), 10
 CRITICAL = 24.32  # chi-square with 7 degrees of freedom, p = 0.001
@@ -44,34 +46,44 @@ def tokens(model, prompts, decoder, settings=None, **options):
     return [entry.tokens for entry in made]
 
 
-@pytest.mark.parametrize(("decoder", "settings", "rule"), [
-    ("top_p", {"p": 0.8}, lambda x: slow.top_p(x, 0.8)),
-    ("top_k", {"k": 7}, lambda x: slow.top_k(x, 7)),
-    ("min_p", {"share": 0.1}, lambda x: slow.min_p(x, 0.1)),
-    ("eta", {"epsilon": 0.02}, lambda x: slow.eta(x, 0.02)),
-    ("typical", {"mass": 0.7}, lambda x: slow.typical(x, 0.7)),
-])
+@pytest.mark.parametrize(
+    ("decoder", "settings", "rule"),
+    [
+        ("top_p", {"p": 0.8}, lambda x: slow.top_p(x, 0.8)),
+        ("top_k", {"k": 7}, lambda x: slow.top_k(x, 7)),
+        ("min_p", {"share": 0.1}, lambda x: slow.min_p(x, 0.1)),
+        ("eta", {"epsilon": 0.02}, lambda x: slow.eta(x, 0.02)),
+        ("typical", {"mass": 0.7}, lambda x: slow.typical(x, 0.7)),
+    ],
+)
 def test_truncated_sampling_equals_its_definition(llama, prompts, decoder, settings, rule):
-    expected = [slow.walk(llama, p, LIMIT, lambda ids, new, p=p: slow.drawn(rule(slow.logits_of(llama, ids)), p, 3,
-                                                                            len(new))) for p in prompts]
+    expected = [
+        slow.walk(llama, p, LIMIT, lambda ids, new, p=p: slow.drawn(rule(slow.logits_of(llama, ids)), p, 3, len(new)))
+        for p in prompts
+    ]
     assert tokens(llama, prompts, decoder, settings) == expected
 
 
-@pytest.mark.parametrize(("decoder", "settings", "rule"), [
-    ("contrastive", {"alpha": 0.6, "k": 5}, lambda m, ids: slow.contrastive(m, ids, 0.6, 5)),
-    ("fsd", {"alpha": 0.4, "k": 5}, lambda m, ids: slow.fsd(m, ids, 0.4, 5)),
-    ("fsd_d", {"alpha": 0.6, "k": 5, "n": 3}, lambda m, ids: slow.fsd_d(m, ids, 0.6, 5, 3, 0.9)),
-    ("dola", {}, lambda m, ids: slow.dola(m, ids, [2], 0.1, 1.2)),
-    ("dola", {"half": "high"}, lambda m, ids: slow.dola(m, ids, [4], 0.1, 1.2)),
-])
+@pytest.mark.parametrize(
+    ("decoder", "settings", "rule"),
+    [
+        ("contrastive", {"alpha": 0.6, "k": 5}, lambda m, ids: slow.contrastive(m, ids, 0.6, 5)),
+        ("fsd", {"alpha": 0.4, "k": 5}, lambda m, ids: slow.fsd(m, ids, 0.4, 5)),
+        ("fsd_d", {"alpha": 0.6, "k": 5, "n": 3}, lambda m, ids: slow.fsd_d(m, ids, 0.6, 5, 3, 0.9)),
+        ("dola", {}, lambda m, ids: slow.dola(m, ids, [2], 0.1, 1.2)),
+        ("dola", {"half": "high"}, lambda m, ids: slow.dola(m, ids, [4], 0.1, 1.2)),
+    ],
+)
 def test_deterministic_decoders_equal_their_definition(llama, prompts, decoder, settings, rule):
     expected = [slow.walk(llama, p, LIMIT, lambda ids, new: rule(llama, ids)) for p in prompts]
     assert tokens(llama, prompts, decoder, settings) == expected
 
 
 def test_contrastive_decoding_equals_its_definition(llama, other, prompts):
-    expected = [slow.walk(llama, p, LIMIT, lambda ids, new: slow.contrastive_decoding(llama, other, ids, 0.1, 0.5))
-                for p in prompts]
+    expected = [
+        slow.walk(llama, p, LIMIT, lambda ids, new: slow.contrastive_decoding(llama, other, ids, 0.1, 0.5))
+        for p in prompts
+    ]
     assert tokens(llama, prompts, "contrastive_decoding", {"weak": "w"}, others={"w": other}) == expected
     assert expected != tokens(llama, prompts, "greedy")
 
@@ -90,17 +102,34 @@ def test_beam_search_equals_transformers(llama, prompts, ends):
     model.config.eos_token_id = None
     for prompt, found in zip(prompts, tokens(model, prompts, "beam", {"beams": 4}), strict=True):
         ids = torch.tensor([prompt.tokens])
-        own = model.generate(ids, attention_mask=torch.ones_like(ids), num_beams=4, do_sample=False, eos_token_id=ends,
-                             max_new_tokens=LIMIT, pad_token_id=0)[0, len(prompt.tokens):].tolist()
-        assert own[:len(found)] == found
-        assert not any(own[len(found):])
+        own = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            num_beams=4,
+            do_sample=False,
+            eos_token_id=ends,
+            max_new_tokens=LIMIT,
+            pad_token_id=0,
+        )[0, len(prompt.tokens) :].tolist()
+        assert own[: len(found)] == found
+        assert not any(own[len(found) :])
 
 
-@pytest.mark.parametrize(("decoder", "settings"), [
-    ("beam", {"beams": 1}), ("diverse_beam", {"beams": 1, "groups": 1}), ("top_k", {"k": 1}), ("top_p", {"p": 0}),
-    ("contrastive", {"alpha": 0}), ("fsd", {"alpha": 0}), ("fsd_d", {"alpha": 0}), ("dola", {"relative_top": 1}),
-    ("contrastive_decoding", {"weak": "w", "beta": 0}), ("contrastive_decoding", {"weak": "w", "alpha": 1}),
-])
+@pytest.mark.parametrize(
+    ("decoder", "settings"),
+    [
+        ("beam", {"beams": 1}),
+        ("diverse_beam", {"beams": 1, "groups": 1}),
+        ("top_k", {"k": 1}),
+        ("top_p", {"p": 0}),
+        ("contrastive", {"alpha": 0}),
+        ("fsd", {"alpha": 0}),
+        ("fsd_d", {"alpha": 0}),
+        ("dola", {"relative_top": 1}),
+        ("contrastive_decoding", {"weak": "w", "beta": 0}),
+        ("contrastive_decoding", {"weak": "w", "alpha": 1}),
+    ],
+)
 def test_the_harmless_end_is_greedy_search(llama, other, prompts, decoder, settings):
     assert tokens(llama, prompts, decoder, settings, others={"w": other}) == tokens(llama, prompts, "greedy")
 
@@ -127,10 +156,17 @@ def test_speculative_sampling_leaves_the_distribution_as_it_is(seed):
     assert distance(LOGITS) < CRITICAL < distance(draft)
 
 
-@pytest.mark.parametrize(("decoder", "settings", "kept"), [
-    ("top_p", {"p": 0.7}, {3, 6, 0}), ("top_k", {"k": 3}, {3, 6, 0}), ("min_p", {"share": 0.3}, {3, 6, 0, 7}),
-    ("eta", {"epsilon": 0.2}, {3, 6, 0, 7}), ("mirostat", {"target": 0.6}, None), ("typical", {"mass": 0.5}, None),
-])
+@pytest.mark.parametrize(
+    ("decoder", "settings", "kept"),
+    [
+        ("top_p", {"p": 0.7}, {3, 6, 0}),
+        ("top_k", {"k": 3}, {3, 6, 0}),
+        ("min_p", {"share": 0.3}, {3, 6, 0, 7}),
+        ("eta", {"epsilon": 0.2}, {3, 6, 0, 7}),
+        ("mirostat", {"target": 0.6}, None),
+        ("typical", {"mass": 0.5}, None),
+    ],
+)
 def test_kept_tokens_are_drawn_in_the_models_proportions(decoder, settings, kept):
     plugin = plugins.get("decoders", decoder)
     rows = generation.Rows([Prompt(0, (1,), "")], [1], torch.empty(1, 0, dtype=torch.long))
@@ -210,19 +246,33 @@ def test_numbers_are_made_of_anything():
     assert int(found[2].argmax()) == 1 and torch.isfinite(found[2]).all()
 
 
-@pytest.mark.parametrize(("depth", "half", "expected"), [
-    (30, "low", [2, 4, 6, 8, 10, 12, 14]), (30, "high", [16, 18, 20, 22, 24, 26, 28]), (3, "low", [1]),
-    (3, "high", [2]), (1, "low", [1]),
-])
+@pytest.mark.parametrize(
+    ("depth", "half", "expected"),
+    [
+        (30, "low", [2, 4, 6, 8, 10, 12, 14]),
+        (30, "high", [16, 18, 20, 22, 24, 26, 28]),
+        (3, "low", [1]),
+        (3, "high", [2]),
+        (1, "low", [1]),
+    ],
+)
 def test_early_blocks_are_the_even_ones_of_a_half(depth, half, expected):
     assert dola.candidates(depth, half) == expected
 
 
-@pytest.mark.parametrize(("decoder", "settings", "word"), [
-    ("top_p", {"p": 1.1}, "p: "), ("top_k", {"k": 0}, "k: "), ("beam", {"beams": 0}, "beams: "),
-    ("diverse_beam", {"beams": 4, "groups": 3}, "groups: "), ("dola", {"half": "both"}, "half"),
-    ("contrastive_decoding", {}, "weak"), ("speculative", {}, "draft"), ("mirostat", {"target": -1}, "target: "),
-])
+@pytest.mark.parametrize(
+    ("decoder", "settings", "word"),
+    [
+        ("top_p", {"p": 1.1}, "p: "),
+        ("top_k", {"k": 0}, "k: "),
+        ("beam", {"beams": 0}, "beams: "),
+        ("diverse_beam", {"beams": 4, "groups": 3}, "groups: "),
+        ("dola", {"half": "both"}, "half"),
+        ("contrastive_decoding", {}, "weak"),
+        ("speculative", {}, "draft"),
+        ("mirostat", {"target": -1}, "target: "),
+    ],
+)
 def test_bad_settings_are_refused_by_name(decoder, settings, word):
     with pytest.raises(ValueError, match=word):
         plugins.get("decoders", decoder).settings(settings)
@@ -243,7 +293,9 @@ def test_a_partial_sort_keeps_what_a_whole_one_does(mass, spread):
     shares = logits.softmax(-1)
     order = shares.argsort(dim=-1, descending=True, stable=True)
     before = shares.gather(-1, order).cumsum(-1) - shares.gather(-1, order)
-    expected = [{int(i) for i, mass_before in zip(row, masses, strict=True) if mass_before < mass} | {int(row[0])}
-                for row, masses in zip(order, before, strict=True)]
+    expected = [
+        {int(i) for i, mass_before in zip(row, masses, strict=True) if mass_before < mass} | {int(row[0])}
+        for row, masses in zip(order, before, strict=True)
+    ]
     found = ~truncation.beyond_mass(-logits, shares, mass)
     assert [set(row.nonzero()[:, 0].tolist()) for row in found] == expected

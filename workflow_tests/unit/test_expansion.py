@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, checkpoints, expansion, plugins, randomness, targets, writers
+from hemorrhage import checkpoints, plugins
+from hemorrhage.architecture import attachments, expansion, randomness, targets, writers
 from tiny_data import TinyData
 
 

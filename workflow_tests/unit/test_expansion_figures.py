@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage import correlations, expansion_findings, plugins, tables
+from hemorrhage import plugins
+from hemorrhage.analysis import correlations, tables
+from hemorrhage.reporting import expansion_findings
 
 GRID = {"repairs": {"identity_blocks": [], "repeat_blocks": [], "random_blocks": []}, "axes": {}}
 

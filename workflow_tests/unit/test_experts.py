@@ -5,7 +5,7 @@ import torch
 import transformers as hf
 
 import tiny
-from hemorrhage import calibration
+from hemorrhage.activations import calibration
 
 
 def groups_of(model, tokens, **options):
@@ -79,8 +79,17 @@ def test_experts_as_single_modules_are_grouped_also_if_unreached():
 
 
 def test_transposed_interleaved_experts_get_their_own_intermediate():
-    config = hf.GptOssConfig(vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=1, head_dim=8,
-                             num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=4)
+    config = hf.GptOssConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=4,
+    )
     torch.manual_seed(0)
     model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for parameter in model.parameters():

@@ -8,15 +8,27 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, fidelity_metrics, reference
-from hemorrhage.head import Head
+from hemorrhage.analysis.statistics import index_matrix
+from hemorrhage.architecture import attachments
+from hemorrhage.architecture.head import Head
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import fidelity_metrics, reference
 from hemorrhage.probes import fidelity
 from hemorrhage.probing import Context
-from hemorrhage.statistics import index_matrix
-from hemorrhage.tokens import TokenSet
 
-NAMES = ("kl", "kl_reverse", "jensen_shannon", "total_variation", "reference_nll", "nll", "delta_p", "top1_agreement",
-         "top5_overlap", "confidence", "nonfinite")
+NAMES = (
+    "kl",
+    "kl_reverse",
+    "jensen_shannon",
+    "total_variation",
+    "reference_nll",
+    "nll",
+    "delta_p",
+    "top1_agreement",
+    "top5_overlap",
+    "confidence",
+    "nonfinite",
+)
 
 
 def token_set(windows, length):
@@ -44,16 +56,42 @@ def summarise(tokens, **values):
 
 
 def test_metrics_by_hand():
-    found = summarise(token_set(2, 3), nll=[[1, 2], [3, 6]], reference_nll=[[1, 1], [1, 1]],
-                      kl=[[0.1, 0.2], [0.3, 0.8]], kl_reverse=0.5, total_variation=[[0, 0.5], [0.5, 1]],
-                      delta_p=[[0.1, -0.1], [0.3, -0.7]], top1_agreement=[[1, 0], [1, 1]],
-                      top5_overlap=[[1, 0.4], [1, 1]], confidence=[[0.1, 0.3], [0.3, 1.0]])
-    expected = {"nll": 3, "delta_nll": 2, "perplexity": math.exp(3), "perplexity_ratio": math.exp(2),
-                "bits_per_byte": 12 / math.log(2) / 20, "kl": 0.35, "kl_finite": 0.35, "kl_reverse": 0.5,
-                "total_variation": 0.5, "expected_acceptance": 0.5, "top1_agreement": 0.75, "top5_overlap": 0.85,
-                "delta_p_mean": -0.1, "delta_p_rms": math.sqrt(0.15), "delta_p_min": -0.7, "delta_p_max": 0.3,
-                "kl_p50": 0.25, "kl_max": 0.8, "nonfinite_share": 0, "kl_confidence_0_25": 0.1,
-                "kl_confidence_25_50": 0.25, "kl_confidence_95_100": 0.8}
+    found = summarise(
+        token_set(2, 3),
+        nll=[[1, 2], [3, 6]],
+        reference_nll=[[1, 1], [1, 1]],
+        kl=[[0.1, 0.2], [0.3, 0.8]],
+        kl_reverse=0.5,
+        total_variation=[[0, 0.5], [0.5, 1]],
+        delta_p=[[0.1, -0.1], [0.3, -0.7]],
+        top1_agreement=[[1, 0], [1, 1]],
+        top5_overlap=[[1, 0.4], [1, 1]],
+        confidence=[[0.1, 0.3], [0.3, 1.0]],
+    )
+    expected = {
+        "nll": 3,
+        "delta_nll": 2,
+        "perplexity": math.exp(3),
+        "perplexity_ratio": math.exp(2),
+        "bits_per_byte": 12 / math.log(2) / 20,
+        "kl": 0.35,
+        "kl_finite": 0.35,
+        "kl_reverse": 0.5,
+        "total_variation": 0.5,
+        "expected_acceptance": 0.5,
+        "top1_agreement": 0.75,
+        "top5_overlap": 0.85,
+        "delta_p_mean": -0.1,
+        "delta_p_rms": math.sqrt(0.15),
+        "delta_p_min": -0.7,
+        "delta_p_max": 0.3,
+        "kl_p50": 0.25,
+        "kl_max": 0.8,
+        "nonfinite_share": 0,
+        "kl_confidence_0_25": 0.1,
+        "kl_confidence_25_50": 0.25,
+        "kl_confidence_95_100": 0.8,
+    }
     for name, value in expected.items():
         assert found[name].value == pytest.approx(value, rel=1e-6), name
     assert found["kl"].n == 4
@@ -70,8 +108,9 @@ def test_the_interval_of_perplexity_is_that_of_the_loss():
 
 
 def test_a_broken_position_makes_the_mean_infinite_and_is_counted():
-    found = summarise(token_set(2, 3), kl=[[0.1, math.inf], [0.3, 0.5]], nll=[[1, math.inf], [1, 1]],
-                      nonfinite=[[0, 1], [0, 0]])
+    found = summarise(
+        token_set(2, 3), kl=[[0.1, math.inf], [0.3, 0.5]], nll=[[1, math.inf], [1, 1]], nonfinite=[[0, 1], [0, 0]]
+    )
     for name in ("kl", "nll", "perplexity", "delta_nll", "kl_max", "kl_p99"):
         assert found[name].value == math.inf, name
     assert found["kl_finite"].value == pytest.approx(0.3)
@@ -129,7 +168,7 @@ def test_a_logit_correction_of_the_variant_is_measured(tmp_path):
 
 
 def test_memory_does_not_grow_with_vocabulary_times_tokens(tmp_path, monkeypatch):
-    from hemorrhage import divergence
+    from hemorrhage.measuring import divergence
 
     monkeypatch.setattr(divergence, "LOGITS_AT_ONCE", 128 * 4)
     model, tokens = tiny.build(), token_set(4, 33)

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import forced, generation, plugins, side_by_side, tables, teacher_forced, trajectories
-from hemorrhage.prompts import Prompt
+from hemorrhage import plugins
+from hemorrhage.analysis import tables
+from hemorrhage.corpus.prompts import Prompt
+from hemorrhage.decoding import generation, side_by_side, teacher_forced, trajectories
+from hemorrhage.measuring import forced
 
 LIMIT, SEEDS = 6, [1, 2]
 STEPWISE = sorted(name for name, plugin in plugins.found("decoders").items() if hasattr(plugin.module, "scores"))
@@ -41,8 +44,9 @@ def test_along_its_own_text_a_decoder_chooses_that_text(name, architecture, prom
         settings = plugins.get("decoders", name).settings(settings_of(name))
         scores = forced._walk(reading, weak, row, text, module, settings)
         if module.STOCHASTIC:
-            scores = scores + torch.stack([forced._noise(text[0].id, 1, step, scores.shape[-1])
-                                           for step in range(LIMIT)])
+            scores = scores + torch.stack(
+                [forced._noise(text[0].id, 1, step, scores.shape[-1]) for step in range(LIMIT)]
+            )
         assert scores.argmax(-1).tolist() == text[1]
 
 
@@ -68,25 +72,42 @@ def test_a_decoder_without_scores_has_no_choices_along_a_text(prompts):
 @pytest.fixture
 def written(prompts, tmp_path):
     """Texts of reference and variant with two decoders in a result folder, and the archive of each."""
-    decoders = {"greedy": {"name": "greedy", "settings": {}}, "beam": {"name": "beam", "settings": {}},
-                "top_k": {"name": "top_k", "settings": {"k": 5}}}
+    decoders = {
+        "greedy": {"name": "greedy", "settings": {}},
+        "beam": {"name": "beam", "settings": {}},
+        "top_k": {"name": "top_k", "settings": {"k": 5}},
+    }
     models = {"identity": tiny.build(), "broken": tiny.build(seed=3)}
     root = tmp_path / "models"
     for variant, model in models.items():
         for slug, decoder in decoders.items():
             made = generation.continue_prompts(model, prompts, decoder["name"], decoder["settings"], SEEDS, LIMIT)
-            generation.write_text(root / "m" / "variants" / variant / "text" / f"{slug}.jsonl", made, tiny.tokenizer(),
-                                  LIMIT)
+            generation.write_text(
+                root / "m" / "variants" / variant / "text" / f"{slug}.jsonl", made, tiny.tokenizer(), LIMIT
+            )
     for variant, model in models.items():
         folder = root / "m" / "variants" / variant
-        forced.measure(models["identity"], model, root / "m" / "variants" / "identity" / "text" / "greedy.jsonl",
-                       decoders, {slug: folder / "text" / f"{slug}.jsonl" for slug in decoders}, SEEDS, {},
-                       folder / "forced.npz")
+        forced.measure(
+            models["identity"],
+            model,
+            root / "m" / "variants" / "identity" / "text" / "greedy.jsonl",
+            decoders,
+            {slug: folder / "text" / f"{slug}.jsonl" for slug in decoders},
+            SEEDS,
+            {},
+            folder / "forced.npz",
+        )
         for slug in decoders:
             trajectories.measure(
-                folder / "text" / f"{slug}.jsonl", folder / "text" / "greedy.jsonl",
-                root / "m" / "variants" / "identity" / "text" / f"{slug}.jsonl", folder / "text" / f"{slug}.json",
-                model="m", variant=variant, decoder=slug, forced=folder / "forced.npz")
+                folder / "text" / f"{slug}.jsonl",
+                folder / "text" / "greedy.jsonl",
+                root / "m" / "variants" / "identity" / "text" / f"{slug}.jsonl",
+                folder / "text" / f"{slug}.json",
+                model="m",
+                variant=variant,
+                decoder=slug,
+                forced=folder / "forced.npz",
+            )
     return root
 
 

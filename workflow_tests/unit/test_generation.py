@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, generation, noise, plugins, targets
-from hemorrhage.prompts import Prompt
+from hemorrhage import plugins
+from hemorrhage.architecture import attachments, targets
+from hemorrhage.corpus.prompts import Prompt
+from hemorrhage.decoding import generation, noise
 
 LENGTHS = (12, 5, 9, 1)
 LIMIT = 20
@@ -62,7 +64,7 @@ def test_greedy_equals_the_models_own_generate(model, prompts):
     mask = torch.ones_like(ids)
     own = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=LIMIT, pad_token_id=0)
     made = generation.continue_prompts(model, [prompt], "greedy", {}, limit=LIMIT)
-    assert tokens(made) == [own[0, len(prompt.tokens):].tolist()]
+    assert tokens(made) == [own[0, len(prompt.tokens) :].tolist()]
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "temperature"])
@@ -99,7 +101,7 @@ def test_a_row_ends_with_its_first_end_token_and_the_others_go_on(prompts):
     made = generation.continue_prompts(ending_at(model, [end, 2]), prompts, "temperature", {}, seeds=[1], limit=LIMIT)
     for row, cut in zip(free, made, strict=True):
         ends = [i for i, token in enumerate(row) if token in (end, 2)]
-        assert cut.tokens == row[:ends[0] + 1] if ends else row
+        assert cut.tokens == row[: ends[0] + 1] if ends else row
         assert cut.finished == bool(ends)
     assert made[1].finished
     assert any(len(m.tokens) > len(made[1].tokens) for m in made)
@@ -147,8 +149,10 @@ def test_activation_quantizers_are_seen_with_and_without_cache_alike(prompts):
     model = tiny.build()
     plain = generation.continue_prompts(model, prompts, "greedy", {}, limit=LIMIT)
     for target in targets.find(model):
-        attachments.attach(model, {"kind": "activation_quantizer", "target": target.name, "bits": 4,
-                                   "grid": "per_token", "scale": None})
+        attachments.attach(
+            model,
+            {"kind": "activation_quantizer", "target": target.name, "bits": 4, "grid": "per_token", "scale": None},
+        )
     made = generation.continue_prompts(model, prompts, "greedy", {}, limit=LIMIT)
     assert tokens(made) == [slowly(model, prompt) for prompt in prompts] != tokens(plain)
 
@@ -178,6 +182,7 @@ def test_an_unknown_decoder_is_refused_with_the_nearest_name(prompts):
 
 def test_a_decoder_may_bring_its_own_loop(prompts, monkeypatch):
     """The second form of the contract, with what a beam or speculative decoder needs: the reader and the rows."""
+
     def generate(model, rows, settings, limit):
         reader = generation.Reader(model, [prompt.tokens for prompt in rows.prompts])
         first = reader.logits.argmin(-1)

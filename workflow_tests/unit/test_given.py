@@ -7,7 +7,8 @@ import torch
 
 import tiny
 import tiny_gguf
-from hemorrhage import attachments, checkpoints, files, models, packed, plugins
+from hemorrhage import checkpoints, files, plugins
+from hemorrhage.architecture import attachments, models, packed
 from tiny_data import TinyData
 
 METHOD = plugins.get("modifications", "given")
@@ -61,8 +62,10 @@ def test_attachments_of_an_exported_checkpoint_come_back(data, tmp_path):
 
 def test_a_recipe_goes_on_after_it(data, tmp_path):
     tiny.write_folder(tmp_path / "other", seed=7)
-    recipe = [{"method": "given", "settings": {"path": str(tmp_path / "other")}},
-              {"method": "drop_blocks", "settings": {"blocks": 1, "where": "first"}}]
+    recipe = [
+        {"method": "given", "settings": {"path": str(tmp_path / "other")}},
+        {"method": "drop_blocks", "settings": {"blocks": 1, "where": "first"}},
+    ]
     model, record = checkpoints.follow(recipe, data)
     assert record["layer_map"] == [1, 2]
     assert len(model.model.layers) == 2
@@ -127,8 +130,9 @@ def test_an_unknown_packing_is_refused(data, tmp_path):
 
 def test_quantised_activations_of_a_library_are_refused(data, tmp_path):
     group = {"weights": {"num_bits": 8}, "input_activations": {"num_bits": 8}}
-    folder = as_if_packed(tiny.write_folder(tmp_path / "other"), quant_method="compressed-tensors",
-                          config_groups={"group_0": group})
+    folder = as_if_packed(
+        tiny.write_folder(tmp_path / "other"), quant_method="compressed-tensors", config_groups={"group_0": group}
+    )
     with pytest.raises(ValueError, match="quantises activations too"):
         load(folder, data)
 

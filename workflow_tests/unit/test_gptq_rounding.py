@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from hemorrhage import gptq_rounding, tensors
-from hemorrhage.gptq_rounding import Options
+from hemorrhage.methods import gptq_rounding, tensors
+from hemorrhage.methods.gptq_rounding import Options
 
 
 def problem(rows=24, columns=64, tokens=400, seed=0, device="cpu"):
@@ -56,10 +56,13 @@ def output_error(changed, weight, gram):
     return float(((delta @ gram.double()) * delta).sum())
 
 
-OPTIONS = [Options(bits, symmetric, group, act_order, static)
-           for bits in (2, 3, 4) for symmetric in (False, True)
-           for group, static in ((None, False), (16, False), (16, True), (8, False))
-           for act_order in (False, True)]
+OPTIONS = [
+    Options(bits, symmetric, group, act_order, static)
+    for bits in (2, 3, 4)
+    for symmetric in (False, True)
+    for group, static in ((None, False), (16, False), (16, True), (8, False))
+    for act_order in (False, True)
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -124,7 +127,8 @@ def test_a_moment_matrix_with_a_negative_direction_is_damped():
     weight, gram = problem()
     vector = torch.linalg.eigh(gram)[1][:, 0]
     result, _, damping = gptq_rounding.quantize(
-        weight, gram - 0.5 * gram.diagonal().mean() * vector.outer(vector), Options(4), 0.01)
+        weight, gram - 0.5 * gram.diagonal().mean() * vector.outer(vector), Options(4), 0.01
+    )
     assert 0.01 < damping <= 10
     assert torch.isfinite(result).all()
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import gradients, targets
+from hemorrhage.activations import gradients
+from hemorrhage.architecture import targets
 
 
 def plain(model, tokens, norm):
@@ -18,8 +19,9 @@ def plain(model, tokens, norm):
                 every.setdefault(name, []).append(parameter.grad.clone())
     model.zero_grad()
     stacked = {name: torch.stack(values) for name, values in every.items()}
-    return {name: value.abs().mean(0) if norm == "l1" else value.square().mean(0).sqrt()
-            for name, value in stacked.items()}
+    return {
+        name: value.abs().mean(0) if norm == "l1" else value.square().mean(0).sqrt() for name, value in stacked.items()
+    }
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -56,6 +58,7 @@ def test_only_one_gradient_exists_at_a_time(device):
         def spy(parameter):
             alive.append(sum(p.grad is not None for p in parameters))
             add(parameter)
+
         return original(model, chosen, spy)
 
     gradients._only = spying

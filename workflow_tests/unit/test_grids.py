@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hemorrhage import grids
+from hemorrhage.methods import grids
 
 
 def matrix(rows=6, columns=64, seed=0, device="cpu"):
@@ -17,13 +17,15 @@ def plain_table(weight, table, group):
     for start in range(0, len(flat), group):
         part = flat[start : start + group]
         scale = max(abs(value) for value in part)
-        result += [min((scale * point for point in table), key=lambda point, value=value: abs(point - value))
-                   for value in part]
+        result += [
+            min((scale * point for point in table), key=lambda point, value=value: abs(point - value)) for value in part
+        ]
     return torch.tensor(result).reshape(weight.shape)
 
 
-@pytest.mark.parametrize("table", [grids.NF4, grids.fp4_table("bitsandbytes"), grids.fp4_table("e2m1")],
-                         ids=["nf4", "fp4", "e2m1"])
+@pytest.mark.parametrize(
+    "table", [grids.NF4, grids.fp4_table("bitsandbytes"), grids.fp4_table("e2m1")], ids=["nf4", "fp4", "e2m1"]
+)
 @pytest.mark.parametrize("group", [64, 32, 48, 1000])
 def test_tables_round_to_the_nearest_value_of_a_block(table, group, device):
     weight = matrix(device=device)
@@ -53,8 +55,10 @@ def test_8_bit_floats_keep_their_mantissa_and_the_largest_weight(form, mantissa,
     torch.testing.assert_close(result.abs().amax(1) if by_row else result.abs().amax(), peaks)
 
 
-@pytest.mark.parametrize(("form", "bits", "minimum"), [("Q4_0", 4, False), ("Q5_0", 5, False), ("Q8_0", 8, False),
-                                                       ("Q4_1", 4, True), ("Q5_1", 5, True)])
+@pytest.mark.parametrize(
+    ("form", "bits", "minimum"),
+    [("Q4_0", 4, False), ("Q5_0", 5, False), ("Q8_0", 8, False), ("Q4_1", 4, True), ("Q5_1", 5, True)],
+)
 def test_gguf_types_follow_their_formulas(form, bits, minimum):
     weight = matrix()
     result = grids.round_to_gguf(weight, form)
@@ -72,12 +76,20 @@ def test_gguf_types_follow_their_formulas(form, bits, minimum):
         torch.testing.assert_close(quantized, expected.float(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("rounded", [
-    lambda w: grids.round_to_table(w, grids.NF4, 64), lambda w: grids.round_to_table(w, grids.fp4_table("e2m1"), 64),
-    lambda w: grids.round_to_float8(w, "e4m3", True), lambda w: grids.round_to_float8(w, "e5m2", True),
-    lambda w: grids.round_to_gguf(w, "Q4_0"), lambda w: grids.round_to_gguf(w, "Q5_1"),
-    lambda w: grids.uniform(w, 4, False).nearest(w), lambda w: grids.uniform(w, 4, True).nearest(w),
-], ids=["nf4", "fp4", "e4m3", "e5m2", "q4_0", "q5_1", "asymmetric", "symmetric"])
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        lambda w: grids.round_to_table(w, grids.NF4, 64),
+        lambda w: grids.round_to_table(w, grids.fp4_table("e2m1"), 64),
+        lambda w: grids.round_to_float8(w, "e4m3", True),
+        lambda w: grids.round_to_float8(w, "e5m2", True),
+        lambda w: grids.round_to_gguf(w, "Q4_0"),
+        lambda w: grids.round_to_gguf(w, "Q5_1"),
+        lambda w: grids.uniform(w, 4, False).nearest(w),
+        lambda w: grids.uniform(w, 4, True).nearest(w),
+    ],
+    ids=["nf4", "fp4", "e4m3", "e5m2", "q4_0", "q5_1", "asymmetric", "symmetric"],
+)
 def test_zeros_stay_zero_constants_stay_and_types_are_kept(rounded):
     weight = matrix(rows=4)
     weight[0], weight[1], weight[2] = 0, 0.5, -0.25

@@ -5,11 +5,17 @@ import torch
 import transformers as hf
 
 import tiny
-from hemorrhage import attachments
-from hemorrhage.head import Head, check, hidden_states
+from hemorrhage.architecture import attachments
+from hemorrhage.architecture.head import Head, check, hidden_states
 
-SMALL = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 SCALED = {
     "cohere": lambda: hf.CohereConfig(**SMALL, logit_scale=0.25, pad_token_id=0),
     "granite": lambda: hf.GraniteConfig(**SMALL, logits_scaling=4.0),
@@ -75,7 +81,7 @@ def test_a_folder_with_bias_gives_the_bias(tmp_path):
 def test_a_folder_that_does_not_tell_is_loaded_whole(tmp_path, monkeypatch):
     model, tokens = tiny.build("llama"), tiny.tokens()
     model.save_pretrained(tmp_path)
-    monkeypatch.setattr("hemorrhage.head._names", lambda config: None)
+    monkeypatch.setattr("hemorrhage.architecture.head._names", lambda config: None)
     hidden = hidden_states(model, tokens)
     assert torch.equal(Head.load(tmp_path, torch.float32, "cpu")(hidden), Head.of(model)(hidden))
 

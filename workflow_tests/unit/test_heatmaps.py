@@ -1,7 +1,6 @@
 """The figures of cascade and attention: blocks × variants from the metrics table, in reading order, always drawable."""
 
 import math
-from pathlib import Path
 from xml.etree import ElementTree
 
 import example_study
@@ -9,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage import heatmaps, plugins, report, tables
+from hemorrhage import plugins
+from hemorrhage.analysis import tables
+from hemorrhage.reporting import heatmaps, report
 
 BLOCKS = 12
 STUDY = example_study.grid()
@@ -29,10 +30,29 @@ def rows(slug, probe, model="m", broken=False):
     if probe == "attention":
         values["disruption"] = float(np.mean([value for value in values.values() if math.isfinite(value)]))
     sweeps = facts["sweeps"] or [("", "", "")]
-    return [{"model": model, "variant": slug, "family": facts["family"], "method": facts["method"], "sweep": sweep,
-             "arm": arm, "level": level, "probe": probe, "metric": metric, "value": value, "se": 0.0, "low": value,
-             "high": value, "n": 100, "blocks": 4, "unit": "", "protocol": "p"}
-            for sweep, arm, level in sweeps for metric, value in values.items()]
+    return [
+        {
+            "model": model,
+            "variant": slug,
+            "family": facts["family"],
+            "method": facts["method"],
+            "sweep": sweep,
+            "arm": arm,
+            "level": level,
+            "probe": probe,
+            "metric": metric,
+            "value": value,
+            "se": 0.0,
+            "low": value,
+            "high": value,
+            "n": 100,
+            "blocks": 4,
+            "unit": "",
+            "protocol": "p",
+        }
+        for sweep, arm, level in sweeps
+        for metric, value in values.items()
+    ]
 
 
 def write(path, slugs, probe, **more):
@@ -70,12 +90,23 @@ def test_a_cascade_without_swaps_still_shows_the_errors(tmp_path):
 
 
 def test_rows_go_by_family_and_each_sweep_from_the_harmless_end(tmp_path):
-    slugs = ["rtn_bits~2", "identity", "drop_blocks_count~4", "rtn_bits~8", "drop_blocks_count~1",
-             "magnitude_sparsity~0.1"]
+    slugs = [
+        "rtn_bits~2",
+        "identity",
+        "drop_blocks_count~4",
+        "rtn_bits~8",
+        "drop_blocks_count~1",
+        "magnitude_sparsity~0.1",
+    ]
     frame = tables.read(write(tmp_path / "metrics.tsv", slugs, "cascade")["metrics"])
     shown = heatmaps.table(frame, "m", "cascade", "relative_error", STUDY)
-    assert list(shown.index) == ["magnitude_sparsity~0.1", "rtn_bits~8", "rtn_bits~2", "drop_blocks_count~1",
-                                 "drop_blocks_count~4"]
+    assert list(shown.index) == [
+        "magnitude_sparsity~0.1",
+        "rtn_bits~8",
+        "rtn_bits~2",
+        "drop_blocks_count~1",
+        "drop_blocks_count~4",
+    ]
     assert list(shown.columns) == list(range(BLOCKS))
     assert shown.loc["drop_blocks_count~1"].isna().tolist() == [block in (5, 6) for block in range(BLOCKS)]
 
@@ -92,10 +123,11 @@ def test_a_colour_scale_bears_zeros_infinities_and_equal_values():
 def test_the_report_shows_them_under_their_own_heading(example, tmp_path):
     metrics = write(tmp_path / "metrics.tsv", STUDY["variants"], "cascade")
     draw("cascade", metrics, tmp_path)
-    template = Path(heatmaps.__file__).parents[2] / "rules" / "report" / "report.html.j2"
+    template = plugins.PROJECT / "rules" / "report" / "report.html.j2"
     for figures in ({}, {"cascade": str(tmp_path / "cascade.svg")}):
-        report.write(example, figures, example["study"], example_study.SETTINGS, [], str(template),
-                     str(tmp_path / "report.html"))
+        report.write(
+            example, figures, example["study"], example_study.SETTINGS, [], str(template), str(tmp_path / "report.html")
+        )
         page = (tmp_path / "report.html").read_text(encoding="utf8")
         assert ('id="where-the-damage-starts"' in page) == bool(figures)
         assert ("the white point marks the block that does most" in page) == bool(figures)

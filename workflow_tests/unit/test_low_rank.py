@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import calibration, low_rank, plugins, targets
+from hemorrhage import plugins
+from hemorrhage.activations import calibration
+from hemorrhage.architecture import targets
+from hemorrhage.methods import low_rank
 from tiny_data import TinyData
 
 
@@ -86,8 +89,10 @@ def test_whitening_has_the_smaller_output_error():
 def test_the_factors_hold_the_share_that_is_recorded(ratio):
     _, achieved = applied("svd", ratio=ratio)
     model = tiny.build("llama")
-    held = sum(achieved["ranks"][f"{t.out_features}x{t.in_features}"] * (t.out_features + t.in_features)
-               for t in targets.find(model))
+    held = sum(
+        achieved["ranks"][f"{t.out_features}x{t.in_features}"] * (t.out_features + t.in_features)
+        for t in targets.find(model)
+    )
     assert achieved["parameters_as_factors"] == held
     assert achieved["ratio"] == pytest.approx(1 - held / achieved["weights"])
     assert ratio <= achieved["ratio"] <= ratio + 0.1

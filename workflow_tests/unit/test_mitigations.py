@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from hemorrhage import mitigations, tables
-from hemorrhage.thresholds import Threshold
+from hemorrhage.analysis import mitigations, tables
+from hemorrhage.analysis.thresholds import Threshold
 
 
 @pytest.fixture
@@ -15,10 +15,12 @@ def compared(example):
 
 def test_every_mitigation_meets_what_it_repairs(compared):
     pairs = set(zip(compared.mitigation, compared.baseline, compared.sweep_baseline, strict=True))
-    assert pairs == {("calibrated_temperature", "none", "magnitude_sparsity~*"),
-                     ("gradient_aware", "magnitude", "magnitude_sparsity~*"),
-                     ("gradient_aware", "wanda", "wanda_sparsity~*"),
-                     ("dynamic_activations", "static_activations", "static_activations_bits~*")}
+    assert pairs == {
+        ("calibrated_temperature", "none", "magnitude_sparsity~*"),
+        ("gradient_aware", "magnitude", "magnitude_sparsity~*"),
+        ("gradient_aware", "wanda", "wanda_sparsity~*"),
+        ("dynamic_activations", "static_activations", "static_activations_bits~*"),
+    }
 
 
 def test_a_shift_is_the_difference_of_the_thresholds_with_a_paired_interval(compared, example):
@@ -47,9 +49,17 @@ def test_differences_stand_at_levels_that_both_sides_have(compared):
     assert (rows.difference_high < 0).all() and (rows.verdict == "helps").all()
 
 
-@pytest.mark.parametrize(("low", "high", "good", "word"), [
-    (0.1, 0.2, 1, "helps"), (-0.2, -0.1, 1, "hurts"), (-0.2, -0.1, -1, "helps"), (-0.1, 0.1, 1, "no difference"),
-    (math.nan, math.nan, 1, "undecided"), (0.1, math.inf, -1, "hurts")])
+@pytest.mark.parametrize(
+    ("low", "high", "good", "word"),
+    [
+        (0.1, 0.2, 1, "helps"),
+        (-0.2, -0.1, 1, "hurts"),
+        (-0.2, -0.1, -1, "helps"),
+        (-0.1, 0.1, 1, "no difference"),
+        (math.nan, math.nan, 1, "undecided"),
+        (0.1, math.inf, -1, "hurts"),
+    ],
+)
 def test_the_verdict_says_whether_the_interval_excludes_zero(low, high, good, word):
     assert mitigations.verdict(low, high, good) == word
 

@@ -10,7 +10,9 @@ import transformers
 
 import tiny
 import tiny_gguf
-from hemorrhage import files, gguf_files, local_config, models
+from hemorrhage import files
+from hemorrhage.architecture import gguf_files, models
+from hemorrhage.planning import local_config
 
 SOURCE = "path:somewhere"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hemorrhage import noise
+from hemorrhage.decoding import noise
 
 EULER = 0.5772156649015329
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import tiny
-from hemorrhage import attachments, checkpoints, norms, plugins, rotary
+from hemorrhage import checkpoints, plugins
+from hemorrhage.architecture import attachments, norms, rotary
 from tiny_data import TinyData
 
 NORMS = {

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from hemorrhage import phase_transition, tables, thresholds
-from hemorrhage.curves import Curve
+from hemorrhage.analysis import phase_transition, tables, thresholds
+from hemorrhage.analysis.curves import Curve
 
 S = np.arange(0.05, 0.8, 0.05)
 AXIS = {"setting": "sparsity", "harmless": 0.0, "rises": True, "integer": False, "unit": "share"}
@@ -46,8 +46,9 @@ def test_fixed_parameters_stay():
 
 def test_the_order_of_the_levels_does_not_matter():
     order = np.random.default_rng(0).permutation(len(S))
-    given = [phase_transition.fit(s, y, leave_one_out=False).s0 for s, y in
-             ((S, planted()), (S[order], planted()[order]))]
+    given = [
+        phase_transition.fit(s, y, leave_one_out=False).s0 for s, y in ((S, planted()), (S[order], planted()[order]))
+    ]
     assert given[0] == given[1]
 
 
@@ -56,21 +57,36 @@ def test_a_curve_without_a_kink_has_no_transition():
     assert not phase_transition.fit(S, smooth, dense=5.0, leave_one_out=False).supported
 
 
-@pytest.mark.parametrize(("s", "perplexity", "more", "message"), [
-    (S[:5], planted()[:5], {}, "at least 6 levels"),
-    (np.append(0.0, S), np.append(5.0, planted()), {}, "above 0"),
-    (S, np.where(S > 0.7, np.inf, planted()), {}, "finite"),
-    (S, planted(), {"fixed": {"beta": 1}}, "no parameter 'beta'"),
-])
+@pytest.mark.parametrize(
+    ("s", "perplexity", "more", "message"),
+    [
+        (S[:5], planted()[:5], {}, "at least 6 levels"),
+        (np.append(0.0, S), np.append(5.0, planted()), {}, "above 0"),
+        (S, np.where(S > 0.7, np.inf, planted()), {}, "finite"),
+        (S, planted(), {"fixed": {"beta": 1}}, "no parameter 'beta'"),
+    ],
+)
 def test_what_cannot_be_fitted_is_refused(s, perplexity, more, message):
     with pytest.raises(ValueError, match=message):
         phase_transition.fit(s, perplexity, **more)
 
 
 def sweep(perplexity, levels):
-    frame = [{"model": "m", "variant": f"v{level}", "probe": "fidelity", "metric": "perplexity", "value": value,
-              "se": 0.0, "low": value, "high": value, "blocks": 16, "protocol": "p"}
-             for level, value in zip(levels, perplexity, strict=True)]
+    frame = [
+        {
+            "model": "m",
+            "variant": f"v{level}",
+            "probe": "fidelity",
+            "metric": "perplexity",
+            "value": value,
+            "se": 0.0,
+            "low": value,
+            "high": value,
+            "blocks": 16,
+            "protocol": "p",
+        }
+        for level, value in zip(levels, perplexity, strict=True)
+    ]
     slugs = tuple(f"v{level}" for level in levels)
     curve = Curve("m", "magnitude_sparsity~*", "", "pruning", "magnitude", AXIS, "p", np.array(levels), slugs, True)
     return curve, tables.pd.DataFrame(frame)

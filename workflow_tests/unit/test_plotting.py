@@ -8,12 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage import plotting, plugins, tables, wording
-from hemorrhage.curves import label
+from hemorrhage import plugins
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import label
+from hemorrhage.reporting import plotting, wording
 
-FIGURES = {"overview": {"name": "overview"}, "mitigations": {"name": "mitigations"}, "decoding": {"name": "decoding"},
-           "family_pruning": {"name": "family", "family": "pruning"},
-           "family_quantization": {"name": "family", "family": "quantization"}}
+FIGURES = {
+    "overview": {"name": "overview"},
+    "mitigations": {"name": "mitigations"},
+    "decoding": {"name": "decoding"},
+    "family_pruning": {"name": "family", "family": "pruning"},
+    "family_quantization": {"name": "family", "family": "quantization"},
+}
 
 
 def _draw(stem, paths, folder):
@@ -61,19 +67,42 @@ def test_a_study_of_the_reference_alone_gets_a_figure_that_says_so(stem, example
 def test_names_for_people():
     study = {"repairs": {"drop_blocks": [], "magnitude": [], "rtn": []}}
     assert label("drop_blocks_count~*", study) == "drop blocks"
-    assert label("magnitude_sparsity~0.5_n~2_m~4+rtn_bits~*_group~64", study) == \
-        "magnitude · sparsity 0.5 · n 2 · m 4 + rtn · group 64"
+    assert (
+        label("magnitude_sparsity~0.5_n~2_m~4+rtn_bits~*_group~64", study)
+        == "magnitude · sparsity 0.5 · n 2 · m 4 + rtn · group 64"
+    )
     assert label("identity", study) == "identity"
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (0.012345, "0.0123"), (12345.6, "12346"), (math.inf, "∞"),
-                                             (-0.5, "−0.500"), (3.1e-5, "3.1×10⁻⁵"), (math.nan, "–")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.012345, "0.0123"),
+        (12345.6, "12346"),
+        (math.inf, "∞"),
+        (-0.5, "−0.500"),
+        (3.1e-5, "3.1×10⁻⁵"),
+        (math.nan, "–"),
+    ],
+)
 def test_numbers_for_people(value, text):
     assert wording.number(value) == text
 
 
-@pytest.mark.parametrize(("ratio", "word"), [(0.9, "none"), (1.01, "none"), (1.04, "trace"), (1.6, "moderate"),
-                                             (9.9, "severe"), (11, "fatal"), (math.inf, "fatal"), (math.nan, "fatal")])
+@pytest.mark.parametrize(
+    ("ratio", "word"),
+    [
+        (0.9, "none"),
+        (1.01, "none"),
+        (1.04, "trace"),
+        (1.6, "moderate"),
+        (9.9, "severe"),
+        (11, "fatal"),
+        (math.inf, "fatal"),
+        (math.nan, "fatal"),
+    ],
+)
 def test_severity_words(ratio, word):
     assert wording.severity(ratio, example_study.SEVERITY) == word
 
@@ -88,18 +117,24 @@ def test_what_cannot_be_drawn_to_scale_is_capped():
 
 
 def _curves(folder):
-    from hemorrhage import side_by_side
+    from hemorrhage.decoding import side_by_side
 
-    rows = [[example_study.MODEL, variant, decoder, "weight_effect", place, 0.9**place, 0.8**place, 0.95**place]
-            for variant in ("identity", "rtn_bits~4", "rtn_bits~3") for decoder in ("greedy", "top_p", "beam")
-            for place in range(9)]
+    rows = [
+        [example_study.MODEL, variant, decoder, "weight_effect", place, 0.9**place, 0.8**place, 0.95**place]
+        for variant in ("identity", "rtn_bits~4", "rtn_bits~3")
+        for decoder in ("greedy", "top_p", "beam")
+        for place in range(9)
+    ]
     tables.write(pd.DataFrame(rows, columns=side_by_side.DIVERGENCE), folder / "divergence.tsv")
     return folder / "divergence.tsv"
 
 
 def test_figures_of_decoding_are_drawn_with_the_same_bytes_every_time(example, tmp_path):
-    paths = {**example, "divergence": _curves(tmp_path),
-             "paper_decoding": plugins.PACKAGE.parents[1] / "resources" / "published" / "paper_decoding.tsv"}
+    paths = {
+        **example,
+        "divergence": _curves(tmp_path),
+        "paper_decoding": plugins.PACKAGE.parents[1] / "resources" / "published" / "paper_decoding.tsv",
+    }
     metrics = tables.read(example["metrics"])
     text = metrics[metrics.metric == "weight_effect.token_agreement"]
     more = [text.assign(metric=name, value=1 + text.value) for name in ("amplification", "amplification_common")]
@@ -107,7 +142,13 @@ def test_figures_of_decoding_are_drawn_with_the_same_bytes_every_time(example, t
     paths["metrics"] = tmp_path / "metrics.tsv"
     for name in ("divergence", "amplification", "published_decoding"):
         for turn in ("a", "b"):
-            plugins.get("figures", name).module.draw(paths, paths["study"], example_study.SETTINGS, {"name": name},
-                                                     tmp_path / f"{name}{turn}.svg", tmp_path / f"{name}{turn}.png")
+            plugins.get("figures", name).module.draw(
+                paths,
+                paths["study"],
+                example_study.SETTINGS,
+                {"name": name},
+                tmp_path / f"{name}{turn}.svg",
+                tmp_path / f"{name}{turn}.png",
+            )
         first, second = ((tmp_path / f"{name}{turn}.svg").read_bytes() for turn in ("a", "b"))
         assert first == second and len(first) > 10_000

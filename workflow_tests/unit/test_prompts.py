@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiny
-from hemorrhage import prompts
+from hemorrhage.corpus import prompts
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,16 @@ def test_a_jsonl_file_holds_prompts_under_their_key(tokenizer, tmp_path):
     assert [prompt.text for prompt in prompts.from_file(path, tokenizer)] == ["two\nlines", "end"]
 
 
-@pytest.mark.parametrize(("name", "content", "word"), [
-    ("a.txt", b" \n\n", "no prompt"),
-    ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
-    ("a.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
-    ("a.jsonl", b"not json", "line 1"),
-    ("a.jsonl", b"[1]", "line 1"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("a.txt", b" \n\n", "no prompt"),
+        ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
+        ("a.jsonl", b"not json", "line 1"),
+        ("a.jsonl", b"[1]", "line 1"),
+    ],
+)
 def test_an_unreadable_file_is_refused_with_its_name(tokenizer, tmp_path, name, content, word):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=word) as error:

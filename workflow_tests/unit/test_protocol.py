@@ -6,18 +6,21 @@ import dataclasses
 
 import pytest
 
-from hemorrhage.protocol import NAMED, Protocol
+from hemorrhage.corpus.protocol import NAMED, Protocol
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"window": 1}, "window: 1"),
-    ({"window": 256, "stride": 300}, "stride: 300"),
-    ({"scored": "half"}, "protocol.scored 'half'"),
-    ({"joining": "articles"}, "Did you mean 'article'"),
-    ({"dtype": "float8"}, "protocol.dtype 'float8'"),
-    ({"bos": "yes"}, "neither true nor false"),
-    ({"window": 256, "stride": 128}, "do not overlap"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 1}, "window: 1"),
+        ({"window": 256, "stride": 300}, "stride: 300"),
+        ({"scored": "half"}, "protocol.scored 'half'"),
+        ({"joining": "articles"}, "Did you mean 'article'"),
+        ({"dtype": "float8"}, "protocol.dtype 'float8'"),
+        ({"bos": "yes"}, "neither true nor false"),
+        ({"window": 256, "stride": 128}, "do not overlap"),
+    ],
+)
 def test_wrong_settings_name_the_setting(settings, message):
     with pytest.raises(ValueError, match=message):
         Protocol(**settings)
@@ -26,8 +29,10 @@ def test_wrong_settings_name_the_setting(settings, message):
 def test_every_setting_changes_the_slug():
     changes = {"window": 128, "stride": 100, "scored": "new", "bos": True, "joining": "article", "dtype": "bfloat16"}
     base = {"window": 256, "stride": 256, "joining": "contiguous"}
-    slugs = {Protocol(**{**base, **({"stride": 128} if key == "window" else {}), key: value}).slug
-             for key, value in changes.items()}
+    slugs = {
+        Protocol(**{**base, **({"stride": 128} if key == "window" else {}), key: value}).slug
+        for key, value in changes.items()
+    }
     assert len(slugs | {Protocol(**base).slug}) == len(changes) + 1
 
 

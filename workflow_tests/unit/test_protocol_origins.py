@@ -10,12 +10,17 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import protocol_effects, tokens
-from hemorrhage.protocol import Protocol
-from hemorrhage.texts import Article
+from hemorrhage.corpus import tokens
+from hemorrhage.corpus.protocol import Protocol
+from hemorrhage.corpus.texts import Article
+from hemorrhage.measuring import protocol_effects
 
-SMALL = {"gptq-2048": {"window": 64, "stride": 64}, "llamacpp-half-512": {"window": 64, "stride": 64},
-         "hf-strided": {"window": 64, "stride": 32}, "lm-eval-rolling": {"window": 64, "stride": 64}}
+SMALL = {
+    "gptq-2048": {"window": 64, "stride": 64},
+    "llamacpp-half-512": {"window": 64, "stride": 64},
+    "hf-strided": {"window": 64, "stride": 32},
+    "lm-eval-rolling": {"window": 64, "stride": 64},
+}
 
 
 @dataclass
@@ -44,7 +49,7 @@ class Case:
         """NLL of ids[first:] each after all before it, from the model's own logits."""
         with torch.no_grad():
             logits = self.model(torch.tensor([ids])).logits[0, :-1].float()
-        return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")[first - 1:]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")[first - 1 :]
 
 
 @pytest.fixture(scope="module", params=["tiny", pytest.param("default", marks=pytest.mark.slow)])
@@ -61,8 +66,9 @@ def _default_model(folder):
 
     import yaml
 
-    from hemorrhage import cache, models
-    from hemorrhage import texts as sources
+    from hemorrhage import cache
+    from hemorrhage.architecture import models
+    from hemorrhage.corpus import texts as sources
     from hemorrhage.sources import fetch
 
     config = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text(encoding="utf8"))
@@ -87,7 +93,7 @@ def _default_model(folder):
 def test_gptq_is_the_loop_of_its_code(case):
     size = Protocol.of("gptq-2048", **case.sizes["gptq-2048"]).window
     count = len(case.ids) // size
-    total = sum(float(case.nll(case.ids[i * size:(i + 1) * size]).mean()) * size for i in range(count))
+    total = sum(float(case.nll(case.ids[i * size : (i + 1) * size]).mean()) * size for i in range(count))
     found, _ = case.ours("gptq-2048")
     assert found == pytest.approx(math.exp(total / (count * size)), rel=1e-5)
 
@@ -96,7 +102,7 @@ def test_llamacpp_scores_the_second_half_of_each_window(case):
     size = Protocol.of("llamacpp-half-512", **case.sizes["llamacpp-half-512"]).window
     total, count = 0.0, 0
     for start in range(0, len(case.ids) // size * size, size):
-        losses = case.nll(case.ids[start:start + size])
+        losses = case.nll(case.ids[start : start + size])
         # The tool sums over positions first … n_ctx - 2 whose next token it knows, first = n_ctx / 2.
         used = [float(losses[position]) for position in range(size // 2, size - 1)]
         total, count = total + sum(used), count + size - size // 2 - 1
@@ -108,12 +114,12 @@ def test_the_strided_loop_of_transformers(case):
     protocol = Protocol.of("hf-strided", **case.sizes["hf-strided"])
     # The loop's last, shorter window is dropped by the protocol: cut the text so that there is none.
     ids = case.ids
-    ids = ids[:protocol.window + (len(ids) - protocol.window) // protocol.stride * protocol.stride]
+    ids = ids[: protocol.window + (len(ids) - protocol.window) // protocol.stride * protocol.stride]
     losses, previous = [], 0
     for begin in range(0, len(ids), protocol.stride):
         end = min(begin + protocol.window, len(ids))
         target = torch.tensor(ids[begin:end])
-        target[:-(end - previous)] = -100
+        target[: -(end - previous)] = -100
         with torch.no_grad():
             logits = case.model(torch.tensor([ids[begin:end]])).logits[0, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits, target[1:], ignore_index=-100, reduction="none")
@@ -135,8 +141,14 @@ def test_rolling_equals_lm_eval_itself(case, cut, monkeypatch):
         last = case.articles[-1]
         monkeypatch.setattr(case, "articles", [*case.articles[:-1], Article(last.title, last.text[:-cut])])
     window = Protocol.of("lm-eval-rolling", **case.sizes["lm-eval-rolling"]).window
-    harness = lm_eval.HFLM(pretrained=case.model, tokenizer=case.tokenizer, max_length=window, batch_size=1,
-                           device="cpu", add_bos_token=False)
+    harness = lm_eval.HFLM(
+        pretrained=case.model,
+        tokenizer=case.tokenizer,
+        max_length=window,
+        batch_size=1,
+        device="cpu",
+        add_bos_token=False,
+    )
     request = Instance("loglikelihood_rolling", {}, (case.text,), 0)
     theirs = -harness.loglikelihood_rolling([request], disable_tqdm=True)[0]
     found, scored = case.ours("lm-eval-rolling")

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import calibration, gradients, plugins, targets
+from hemorrhage import plugins
+from hemorrhage.activations import calibration, gradients
+from hemorrhage.architecture import targets
 from hemorrhage.modifications.pruning.gradient_aware import gradient_weight
 from tiny_data import TinyData
 
@@ -144,10 +146,16 @@ def test_weights_that_were_zero_are_pruned_first_and_told_apart():
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "gradient_aware"])
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"sparsity": 1.5}, "sparsity: 1.5 is outside"), ({}, "sparsity: give"), ({"pattern": "4:2"}, "pattern: '4:2'"),
-    ({"pattern": "2/4"}, "pattern: '2/4'"), ({"pattern": "2:4", "sparsity": 0.7}, "sparsity: 0.7 contradicts"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sparsity": 1.5}, "sparsity: 1.5 is outside"),
+        ({}, "sparsity: give"),
+        ({"pattern": "4:2"}, "pattern: '4:2'"),
+        ({"pattern": "2/4"}, "pattern: '2/4'"),
+        ({"pattern": "2:4", "sparsity": 0.7}, "sparsity: 0.7 contradicts"),
+    ],
+)
 def test_wrong_settings_are_refused(method, settings, message):
     with pytest.raises(ValueError, match=f"{method}: {message}"):
         plugins.get("modifications", method).settings(settings)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hemorrhage import plugins, published_decoding
+from hemorrhage import plugins
+from hemorrhage.decoding import published_decoding
 
 TABLE = Path(plugins.PACKAGE).parents[1] / "resources" / "published" / "paper_decoding.tsv"
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, plugins, targets, tensors
+from hemorrhage import plugins
+from hemorrhage.architecture import attachments, targets
+from hemorrhage.methods import tensors
 from tiny_data import TinyData
 
 
@@ -63,10 +65,16 @@ def test_a_group_that_does_not_divide_a_width_is_refused_before_anything_changes
         plugin.module.refuse(plugin.settings({"group": 64}), {"hidden_size": 64, "intermediate_size": 96})
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"bits": 0}, "bits: 0 is not"), ({"bits": 9}, "bits: 9 is not"), ({"bits": 3.5}, "bits: 3.5"),
-    ({"symmetric": "sym"}, "symmetric: 'sym'"), ({"group": -1}, "group: -1"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 0}, "bits: 0 is not"),
+        ({"bits": 9}, "bits: 9 is not"),
+        ({"bits": 3.5}, "bits: 3.5"),
+        ({"symmetric": "sym"}, "symmetric: 'sym'"),
+        ({"group": -1}, "group: -1"),
+    ],
+)
 def test_rtn_refuses_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=f"rtn: {message}"):
         plugins.get("modifications", "rtn").settings(settings)
@@ -76,9 +84,11 @@ def quantised_by_hand(model, bits, steps):
     """Logits of a model whose targets' inputs are rounded by hooks written here."""
     top = 2 ** (bits - 1) - 1
     for target in targets.find(model):
+
         def hook(_module, args, name=target.name):
             step = args[0].abs().amax(-1, keepdim=True) / top if steps is None else steps[name]
             return (torch.clamp(torch.round(args[0] / step), -top, top) * step,)
+
         target.module.register_forward_pre_hook(hook)
     return logits(model)
 
@@ -96,7 +106,8 @@ def test_static_activations_take_their_step_from_the_largest_calibration_input(b
     dense = tiny.build("llama")
     for target in targets.find(dense):
         target.module.register_forward_pre_hook(
-            lambda _m, args, name=target.name: peaks.update({name: float(args[0].abs().max())}))
+            lambda _m, args, name=target.name: peaks.update({name: float(args[0].abs().max())})
+        )
     with torch.no_grad():
         dense(TinyData().tokens("default"))
     steps = {name: peak / (2 ** (bits - 1) - 1) for name, peak in peaks.items()}

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import alternating, factors, plugins, scores, surgeon, targets, tensors
+from hemorrhage import plugins
+from hemorrhage.architecture import targets
+from hemorrhage.methods import alternating, factors, scores, surgeon, tensors
 from tiny_data import TinyData
 
 METHODS = ("sparsegpt", "admm", "ria", "dsnot", "pruner_zero", "taylor", "wanda_plus")
@@ -48,15 +50,22 @@ def plain_sparsegpt(weight, gram, sparsity, groups=None, damping=0.01, block=128
     return drop, weight.masked_fill(drop, 0).float()
 
 
-@pytest.mark.parametrize(("sparsity", "groups"), [
-    (0.3, None), (0.6, None), (0.5, (2, 4)), (0.5, (4, 8)), (0.75, (1, 4)),
-])
+@pytest.mark.parametrize(
+    ("sparsity", "groups"),
+    [
+        (0.3, None),
+        (0.6, None),
+        (0.5, (2, 4)),
+        (0.5, (4, 8)),
+        (0.75, (1, 4)),
+    ],
+)
 @pytest.mark.parametrize("block", [128, 16])
 def test_sparsegpt_equals_the_reference_steps(sparsity, groups, block, device):
     weight, gram = problem()
     factor, damping = factors.inverse_factor(gram.to(device), 0.01)
     assert damping == 0.01
-    (keep, new), = surgeon.prune([weight.to(device)], factor, [sparsity], groups, block)
+    ((keep, new),) = surgeon.prune([weight.to(device)], factor, [sparsity], groups, block)
     drop, expected = plain_sparsegpt(weight, gram, sparsity, groups, block=block)
     assert (keep.cpu() == ~drop).float().mean() > 0.998
     assert layer_error(weight, new.cpu(), gram) == pytest.approx(layer_error(weight, expected, gram), rel=0.01)
@@ -67,14 +76,14 @@ def test_matrices_that_share_an_input_are_solved_as_if_alone():
     factor, _ = factors.inverse_factor(gram, 0.01)
     together = surgeon.prune([one, other], factor, [0.5, 0.7])
     for weight, share, (keep, new) in zip((one, other), (0.5, 0.7), together, strict=True):
-        (keep_alone, alone), = surgeon.prune([weight], factor, [share])
+        ((keep_alone, alone),) = surgeon.prune([weight], factor, [share])
         assert torch.equal(keep, keep_alone)
         torch.testing.assert_close(new, alone)
 
 
 def test_the_blocks_of_a_wide_matrix_have_the_asked_sparsity_together():
     weight, gram = problem(out=7, width=90)
-    (keep, _), = surgeon.prune([weight], factors.inverse_factor(gram, 0.01)[0], [0.35], None, 16)
+    ((keep, _),) = surgeon.prune([weight], factors.inverse_factor(gram, 0.01)[0], [0.35], None, 16)
     assert int((~keep).sum()) == math.floor(0.35 * (7 * 90) + 0.5)
 
 
@@ -84,8 +93,8 @@ def test_updates_leave_less_error_than_the_mask_of_wanda(groups):
     score = scores.wanda(weight, gram.diagonal().sqrt())
     keep = tensors.keep_mask(score, 0.5) if groups is None else tensors.keep_mask_nm(score, *groups)
     wanda = layer_error(weight, weight * keep, gram)
-    (_, surgery), = surgeon.prune([weight], factors.inverse_factor(gram, 0.01)[0], [0.5], groups)
-    (_, admm), = alternating.prune([weight], gram, [0.5], groups, 0.1, 15, 20)
+    ((_, surgery),) = surgeon.prune([weight], factors.inverse_factor(gram, 0.01)[0], [0.5], groups)
+    ((_, admm),) = alternating.prune([weight], gram, [0.5], groups, 0.1, 15, 20)
     assert layer_error(weight, surgery, gram) < 0.9 * wanda
     assert layer_error(weight, admm, gram) < 0.9 * wanda
 
@@ -129,7 +138,7 @@ def plain_admm(weight, gram, sparsity, damping=0.1, steps=15, iterations=20):
 
 def test_admm_equals_the_published_iteration():
     weight, gram = problem()
-    (keep, new), = alternating.prune([weight], gram, [0.6], None, 0.1, 15, 20)
+    ((keep, new),) = alternating.prune([weight], gram, [0.6], None, 0.1, 15, 20)
     mask, expected = plain_admm(weight, gram, 0.6)
     assert (keep == mask).float().mean() > 0.998
     assert layer_error(weight, new, gram) == pytest.approx(layer_error(weight, expected, gram), rel=0.01)
@@ -138,7 +147,7 @@ def test_admm_equals_the_published_iteration():
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8), (1, 4), (5, 8)])
 def test_admm_honours_n_and_m(n, m):
     weight, gram = problem()
-    (keep, new), = alternating.prune([weight], gram, [1 - n / m], (n, m), 0.1, 15, 20)
+    ((keep, new),) = alternating.prune([weight], gram, [1 - n / m], (n, m), 0.1, 15, 20)
     assert (keep.reshape(-1, m).sum(1) == n).all()
     assert torch.equal(new != 0, keep)
     two_of_four = keep.reshape(-1, 4).sum(1) == 2
@@ -176,9 +185,14 @@ def test_ria_in_a_model_keeps_the_best_of_each_matrix():
 
 def test_sparsegpt_in_a_model_changes_kept_weights_and_helps_the_outputs(architecture):
     tokens = TinyData(architecture).tokens("default")
-    dense, ours, wanda = (model(tokens, use_cache=False).logits.detach() for model in (
-        tiny.build(architecture), run("sparsegpt", architecture, sparsity=0.5)[0],
-        run("wanda", architecture, sparsity=0.5)[0]))
+    dense, ours, wanda = (
+        model(tokens, use_cache=False).logits.detach()
+        for model in (
+            tiny.build(architecture),
+            run("sparsegpt", architecture, sparsity=0.5)[0],
+            run("wanda", architecture, sparsity=0.5)[0],
+        )
+    )
     assert (ours - dense).square().mean() < (wanda - dense).square().mean()
 
 
@@ -229,11 +243,16 @@ def test_experts_without_tokens_are_pruned_and_counted(method):
     assert achieved.get("targets_without_tokens", 1) > 0
 
 
-@pytest.mark.parametrize(("method", "settings", "message"), [
-    ("sparsegpt", {"damping": 0}, "damping: 0 is outside"), ("admm", {"iterations": 3}, "iterations: 3 is less"),
-    ("ria", {"compare": "column"}, "unknown compare 'column'"), ("dsnot", {"initial": "wand"}, "Did you mean 'wanda'"),
-    ("wanda", {"allocation": "owls"}, "Did you mean 'owl'"),
-])
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("sparsegpt", {"damping": 0}, "damping: 0 is outside"),
+        ("admm", {"iterations": 3}, "iterations: 3 is less"),
+        ("ria", {"compare": "column"}, "unknown compare 'column'"),
+        ("dsnot", {"initial": "wand"}, "Did you mean 'wanda'"),
+        ("wanda", {"allocation": "owls"}, "Did you mean 'owl'"),
+    ],
+)
 def test_wrong_settings_are_refused(method, settings, message):
     with pytest.raises(ValueError, match=message):
         plugins.get("modifications", method).settings({"sparsity": 0.5, **settings})

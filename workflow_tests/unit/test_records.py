@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from hemorrhage import records
+from hemorrhage.analysis.statistics import Estimate
 from hemorrhage.records import Measurement, Metric
-from hemorrhage.statistics import Estimate
 
 OF = {"model": "m", "variant": "rtn_bits~4", "probe": "fidelity", "version": 3, "protocol": {"window": 256}}
 
 
 def measurement():
     estimate = Estimate(math.inf, math.nan, 0.5, -math.inf, 12, 3)
-    return Measurement([Metric.of("kl", estimate, "nats"), Metric("a", 1.0, 0.1, 0.8, 1.2, 12, 3, "", None)],
-                       {"kl": np.array([1.0, math.inf, 3.0]), "count": np.array([4.0, 4.0, 4.0])},
-                       {"kl": np.full((3, 5), math.nan, dtype=np.float32)})
+    return Measurement(
+        [Metric.of("kl", estimate, "nats"), Metric("a", 1.0, 0.1, 0.8, 1.2, 12, 3, "", None)],
+        {"kl": np.array([1.0, math.inf, 3.0]), "count": np.array([4.0, 4.0, 4.0])},
+        {"kl": np.full((3, 5), math.nan, dtype=np.float32)},
+    )
 
 
 def test_what_is_written_comes_back(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import comparison, reference
-from hemorrhage.head import Head
-from hemorrhage.tokens import TokenSet
+from hemorrhage.architecture.head import Head
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import comparison, reference
 
 
 def token_set(windows=5, length=12):

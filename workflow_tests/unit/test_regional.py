@@ -3,7 +3,10 @@
 import torch
 
 import tiny
-from hemorrhage import calibration, gradients, plugins, regional, scores, targets, tensors
+from hemorrhage import plugins
+from hemorrhage.activations import calibration, gradients, regional
+from hemorrhage.architecture import targets
+from hemorrhage.methods import scores, tensors
 from tiny_data import TinyData
 
 
@@ -12,7 +15,8 @@ def test_they_are_the_gradients_of_the_norm_of_the_blocks_own_output():
     found = regional.gradients(model, tokens)
     inputs = []
     handle = model.model.layers[1].register_forward_pre_hook(
-        lambda module, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True)
+        lambda module, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True
+    )
     with torch.no_grad():
         for sample in tokens:
             model.model(sample[None], use_cache=False)
@@ -21,7 +25,7 @@ def test_they_are_the_gradients_of_the_norm_of_the_blocks_own_output():
     total = torch.zeros_like(weight)
     for args, kwargs in inputs:
         out = model.model.layers[1](*args, **kwargs)
-        gradient, = torch.autograd.grad((out if isinstance(out, torch.Tensor) else out[0]).norm(), weight)
+        (gradient,) = torch.autograd.grad((out if isinstance(out, torch.Tensor) else out[0]).norm(), weight)
         total += gradient.square()
     torch.testing.assert_close(found["model.layers.1.mlp.down_proj.weight"], (total / 3).sqrt())
 
@@ -57,8 +61,9 @@ def test_wanda_plus_adds_the_regional_gradient_to_the_norm():
     data, model = TinyData(), tiny.build()
     tokens = data.tokens("default")
     regions, norms = regional.gradients(model, tokens), {}
-    calibration.walk(model, tokens, lambda group: norms.update(
-        {target.name: group.square_mean().sqrt() for target in group.targets}))
+    calibration.walk(
+        model, tokens, lambda group: norms.update({target.name: group.square_mean().sqrt() for target in group.targets})
+    )
     first = targets.find(model)[0]
     published = first.weight.abs() * (norms[first.name] * 24**0.5 + 100 * regions[first.name])
     expected = tensors.keep_mask(published, 0.4)

@@ -7,7 +7,9 @@ from pathlib import Path
 import example_study
 import pytest
 
-from hemorrhage import findings, plugins, report, summary, tables
+from hemorrhage import plugins
+from hemorrhage.analysis import tables
+from hemorrhage.reporting import findings, report, summary
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "rules" / "report" / "report.html.j2"
 NOTES = ["The baseline is a dequantised Q4_1 file & its weights lie on a 4-bit grid."]
@@ -37,13 +39,22 @@ def figures(example, tmp_path_factory):
     wanted = {"overview": {"name": "overview"}, "family_pruning": {"name": "family", "family": "pruning"}}
     for stem, figure in wanted.items():
         plugins.get("figures", figure["name"]).module.draw(
-            example, example["study"], example_study.SETTINGS, figure, folder / f"{stem}.svg", folder / f"{stem}.png")
+            example, example["study"], example_study.SETTINGS, figure, folder / f"{stem}.svg", folder / f"{stem}.png"
+        )
     return {stem: str(folder / f"{stem}.svg") for stem in wanted}
 
 
 def _render(example, figures, out):
-    report.write(example, figures, example["study"], example_study.SETTINGS, NOTES, str(TEMPLATE), str(out),
-                 {"wanda": "Removes what matters least."})
+    report.write(
+        example,
+        figures,
+        example["study"],
+        example_study.SETTINGS,
+        NOTES,
+        str(TEMPLATE),
+        str(out),
+        {"wanda": "Removes what matters least."},
+    )
     return out.read_text(encoding="utf8")
 
 
@@ -60,8 +71,9 @@ def test_the_page_is_well_formed_and_needs_nothing_from_outside(example, figures
 
 
 def test_the_page_has_the_same_bytes_every_time(example, figures, tmp_path):
-    assert _render(example, figures, tmp_path / "a.html") == _render(example, dict(reversed(figures.items())),
-                                                                     tmp_path / "b.html")
+    assert _render(example, figures, tmp_path / "a.html") == _render(
+        example, dict(reversed(figures.items())), tmp_path / "b.html"
+    )
 
 
 def test_figures_take_the_colours_of_the_theme_and_keep_their_ids_apart(figures):

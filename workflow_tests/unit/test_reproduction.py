@@ -4,10 +4,16 @@ import math
 
 import pytest
 
-from hemorrhage import claims, phase_transition, published, reproduction
+from hemorrhage.analysis import claims, phase_transition, published, reproduction
 
-KNOWN = {"llm_pruner_wo_ft": 0.285, "sleb": 0.308, "slicegpt_wo_ft": 0.424, "slicegpt": 0.454, "flap_wifv": 0.434,
-         "ria": 0.522}  # s0 with the round parameters fixed, where it is not the published one
+KNOWN = {
+    "llm_pruner_wo_ft": 0.285,
+    "sleb": 0.308,
+    "slicegpt_wo_ft": 0.424,
+    "slicegpt": 0.454,
+    "flap_wifv": 0.434,
+    "ria": 0.522,
+}  # s0 with the round parameters fixed, where it is not the published one
 
 
 @pytest.mark.parametrize("row", reproduction.crossings(), ids=lambda row: f"{row[0]}-{row[1]}")
@@ -20,8 +26,13 @@ def test_tables_cross_every_tolerance_where_they_are_known_to(row):
 @pytest.mark.parametrize("method", ["sparsegpt", "wanda", "admm", "wanda_owl"])
 def test_fits_with_round_values_fixed_give_the_published_transition(method):
     series = published.figures(method)
-    found = phase_transition.fit(series.levels, series.perplexity, tail=published.tail(method),
-                                 fixed=published.round_values(method), leave_one_out=False)
+    found = phase_transition.fit(
+        series.levels,
+        series.perplexity,
+        tail=published.tail(method),
+        fixed=published.round_values(method),
+        leave_one_out=False,
+    )
     assert published.round_values(method)
     assert found.s0 == pytest.approx(published.fits()[method]["s0"], abs=0.005)
 
@@ -29,8 +40,13 @@ def test_fits_with_round_values_fixed_give_the_published_transition(method):
 @pytest.mark.parametrize("method", KNOWN)
 def test_the_other_fits_differ_by_what_is_known(method):
     series = published.figures(method)
-    found = phase_transition.fit(series.levels, series.perplexity, tail=published.tail(method),
-                                 fixed=published.round_values(method), leave_one_out=False)
+    found = phase_transition.fit(
+        series.levels,
+        series.perplexity,
+        tail=published.tail(method),
+        fixed=published.round_values(method),
+        leave_one_out=False,
+    )
     assert found.s0 == pytest.approx(KNOWN[method], abs=0.002)
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, block_swaps, blocks, divergence, residuals, targets
-from hemorrhage.head import Head, hidden_states
-from hemorrhage.tokens import TokenSet
+from hemorrhage.architecture import attachments, blocks, targets
+from hemorrhage.architecture.head import Head, hidden_states
+from hemorrhage.corpus.tokens import TokenSet
+from hemorrhage.measuring import block_swaps, divergence, residuals
 
 WINDOWS, LENGTH = 3, 12
 
@@ -151,8 +152,10 @@ def test_a_swapped_block_brings_its_activation_quantizers():
     quantized = copy.deepcopy(model)
     for target in targets.find(quantized):
         if target.block == 1:
-            attachments.attach(quantized, {"kind": "activation_quantizer", "target": target.name, "bits": 3,
-                                           "grid": "per_token", "scale": None})
+            attachments.attach(
+                quantized,
+                {"kind": "activation_quantizer", "target": target.name, "bits": 3, "grid": "per_token", "scale": None},
+            )
     found = block_swaps.swap(model, quantized, tokens, [0, 1, 2], WINDOWS, LENGTH)
     assert not found.kl[0].any() and not found.kl[2].any()
     assert (found.kl[1] > 0).all()

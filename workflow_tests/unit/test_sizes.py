@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hemorrhage import sizes
+from hemorrhage.methods import sizes
 
 
 def test_uniform_grids_count_scales_and_zero_points():

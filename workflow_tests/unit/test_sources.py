@@ -96,15 +96,18 @@ def test_an_unreachable_registry_says_what_to_do(registry, tmp_path, monkeypatch
     assert files_below(tmp_path / "cache") == ["package/toytexts-1.0.lock"]
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    ("smollm2", "has no kind"),
-    ("packages:a==1/b", "Did you mean 'package'"),
-    ("package:a/b", "not of the form"),
-    ("package:a==1/../../b", "not of the form"),
-    ("path:no/such/file", "no/such/file does not exist"),
-    ("hub:owner/name", "not of the form hub:owner/name@revision"),
-    ("hub:datasets/owner/name@main", "names a whole data set"),
-])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("smollm2", "has no kind"),
+        ("packages:a==1/b", "Did you mean 'package'"),
+        ("package:a/b", "not of the form"),
+        ("package:a==1/../../b", "not of the form"),
+        ("path:no/such/file", "no/such/file does not exist"),
+        ("hub:owner/name", "not of the form hub:owner/name@revision"),
+        ("hub:datasets/owner/name@main", "names a whole data set"),
+    ],
+)
 def test_a_source_that_cannot_be_is_refused_without_fetching(source, message):
     with pytest.raises(ValueError, match=message):
         fetch.check(source)
@@ -133,8 +136,10 @@ def hub(tmp_path, monkeypatch):
     """A filled hub cache, laid out as the hub's own client does, without network."""
     constants = pytest.importorskip("huggingface_hub.constants")
     root = tmp_path / "hub"
-    contents = {"models--owner--name": {"config.json": "{}", "model.safetensors": "w", "pytorch_model.bin": "p"},
-                "datasets--owner--data": {"set/test-0.jsonl": '{"text": "a"}\n', "set/train-0.jsonl": "{}\n"}}
+    contents = {
+        "models--owner--name": {"config.json": "{}", "model.safetensors": "w", "pytorch_model.bin": "p"},
+        "datasets--owner--data": {"set/test-0.jsonl": '{"text": "a"}\n', "set/train-0.jsonl": "{}\n"},
+    }
     for repository, entries in contents.items():
         (root / repository / "refs").mkdir(parents=True)
         (root / repository / "refs" / "main").write_text(COMMIT)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hemorrhage import statistics
+from hemorrhage.analysis import statistics
 
 BLOCKS, TOKENS = 16, 32
 
@@ -93,8 +93,9 @@ def test_few_or_degenerate_windows_fall_back_to_student():
     assert found.high - found.value == pytest.approx(found.value - found.low)
 
 
-@pytest.mark.parametrize(("dof", "expected"), [(1, 12.706205), (2, 4.302653), (7, 2.364624), (15, 2.131450),
-                                               (30, 2.042272)])
+@pytest.mark.parametrize(
+    ("dof", "expected"), [(1, 12.706205), (2, 4.302653), (7, 2.364624), (15, 2.131450), (30, 2.042272)]
+)
 def test_student_quantiles(dof, expected):
     assert statistics.t_quantile(0.975, dof) == pytest.approx(expected, rel=1e-6)
 

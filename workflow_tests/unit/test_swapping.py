@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hemorrhage import scores, swapping, tensors
+from hemorrhage.methods import scores, swapping, tensors
 
 
 def problem(seed=0, out=12, width=64):

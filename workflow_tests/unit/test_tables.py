@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage import tables
+from hemorrhage.analysis import tables
 
 
 def test_rows_per_variant_metric_and_sweep(example):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import targets
+from hemorrhage.architecture import targets
 
 PER_BLOCK = {"llama": 7, "gpt2": 4, "opt": 6, "gpt_neox": 4, "qwen3": 7, "gemma2": 7, "mixtral": 4 + 2 * 4, "mamba": 4}
 
@@ -73,7 +73,16 @@ def test_a_wrong_shape_or_value_is_refused():
 def test_transposed_experts_are_shown_as_out_by_in():
     import transformers as hf
 
-    config = hf.GptOssConfig(vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
-                             num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2)
+    config = hf.GptOssConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
     found = [t for t in targets.find(hf.AutoModelForCausalLM.from_config(config)) if t.kind == "expert"]
     assert {tuple(t.weight.shape) for t in found} == {(96, 32), (32, 48)}

@@ -12,7 +12,8 @@ import torch
 from example_articles import ARTICLES
 
 import tiny
-from hemorrhage import attachments, plugins, records
+from hemorrhage import plugins, records
+from hemorrhage.architecture import attachments
 from hemorrhage.probes import tasks
 from hemorrhage.probing import Context
 from hemorrhage.tasks import harness
@@ -57,8 +58,10 @@ def value(measurement, metric):
 
 def questions(folder, name="quiz", count=30):
     """A local task in lm-eval's form, with its data."""
-    rows = [{"question": f"what is {i}", "choices": [f"one {i}", "two", "three of them"], "gold": i % 3}
-            for i in range(count)]
+    rows = [
+        {"question": f"what is {i}", "choices": [f"one {i}", "two", "three of them"], "gold": i % 3}
+        for i in range(count)
+    ]
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / f"{name}.yaml").write_text(MULTIPLE_CHOICE.format(name=name, file=folder / f"{name}.jsonl") + ARC)
     return folder / f"{name}.yaml"
@@ -70,8 +73,15 @@ def test_the_built_in_tasks_end_to_end_and_byte_equal(context, tmp_path):
     against = dataclasses.replace(context, baseline=own.arrays)
     for turn in ("first", "second"):
         found = measure(variant, against, items=5)
-        records.write(tmp_path / turn / "tasks.json", found, model="tiny", variant="other", probe="tasks",
-                      version=tasks.VERSION, protocol={})
+        records.write(
+            tmp_path / turn / "tasks.json",
+            found,
+            model="tiny",
+            variant="other",
+            probe="tasks",
+            version=tasks.VERSION,
+            protocol={},
+        )
     for suffix in ("json", "npz"):
         first, second = (tmp_path / turn / f"tasks.{suffix}" for turn in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
@@ -80,7 +90,8 @@ def test_the_built_in_tasks_end_to_end_and_byte_equal(context, tmp_path):
         assert value(found, f"delta_margin.{task}") != 0
         assert len(found.arrays[f"{task}.choice"]) == 5
         assert value(found, f"margin.{task}") == pytest.approx(
-            value(own, f"margin.{task}") + value(found, f"delta_margin.{task}"))
+            value(own, f"margin.{task}") + value(found, f"delta_margin.{task}")
+        )
     assert records.read_arrays(tmp_path / "first" / "tasks.npz").keys() == own.arrays.keys()
     assert records.read(tmp_path / "first" / "tasks.json").protocol["items"] == 5
 
@@ -106,9 +117,16 @@ def test_log_probabilities_are_those_of_the_model(context):
 
 def test_attachments_are_seen(context):
     plain = measure(tiny.build(), context, tasks=["agreement"], items=4)
-    for spec in ({"kind": "logit_scale", "factor": 0.5},
-                 {"kind": "activation_quantizer", "target": "model.layers.0.mlp.down_proj.weight", "bits": 2,
-                  "grid": "per_token", "scale": None}):
+    for spec in (
+        {"kind": "logit_scale", "factor": 0.5},
+        {
+            "kind": "activation_quantizer",
+            "target": "model.layers.0.mlp.down_proj.weight",
+            "bits": 2,
+            "grid": "per_token",
+            "scale": None,
+        },
+    ):
         model = tiny.build()
         attachments.attach(model, spec)
         found = measure(model, dataclasses.replace(context, baseline=plain.arrays), tasks=["agreement"], items=4)
@@ -161,9 +179,12 @@ def check_against_lm_eval(context, file, items):
     task = next(name.removesuffix(".ids") for name in found.arrays if name.endswith(".ids"))
     with harness.loaded([f"local:{file}"], {}) as tasks_:
         theirs = simple_evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8), tasks=tasks_[task], bootstrap_iters=0,
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
+            tasks=tasks_[task],
+            bootstrap_iters=0,
             task_manager=TaskManager(include_defaults=False),
-            samples={tasks_[task][0].task_name: found.arrays[f"{task}.ids"].tolist()})["results"]
+            samples={tasks_[task][0].task_name: found.arrays[f"{task}.ids"].tolist()},
+        )["results"]
     theirs = next(iter(theirs.values()))
     assert len(found.arrays[f"{task}.ids"]) == items
     assert value(found, f"accuracy.{task}") == pytest.approx(theirs["acc,none"])
@@ -172,11 +193,14 @@ def check_against_lm_eval(context, file, items):
     return found
 
 
-@pytest.mark.parametrize(("file", "definition"), [
-    ("arc_easy/arc_easy_test.jsonl", MULTIPLE_CHOICE + ARC.replace("{", "{{").replace("}", "}}")),
-    ("blimp/anaphor_number_agreement.jsonl", MULTIPLE_CHOICE + BLIMP.replace("{", "{{").replace("}", "}}")),
-    ("lambada_openai/lambada_openai_test.jsonl", LAMBADA),
-])
+@pytest.mark.parametrize(
+    ("file", "definition"),
+    [
+        ("arc_easy/arc_easy_test.jsonl", MULTIPLE_CHOICE + ARC.replace("{", "{{").replace("}", "}}")),
+        ("blimp/anaphor_number_agreement.jsonl", MULTIPLE_CHOICE + BLIMP.replace("{", "{{").replace("}", "}}")),
+        ("lambada_openai/lambada_openai_test.jsonl", LAMBADA),
+    ],
+)
 def test_public_tasks_from_local_files(context, tmp_path, file, definition):
     if not (DATA / file).exists():
         pytest.skip(f"{DATA / file} is not there; HEMORRHAGE_TEST_DATA names a folder that holds it")
@@ -200,12 +224,17 @@ def test_data_that_cannot_be_loaded_are_one_sentence(context, tmp_path):
         measure(tiny.build(), context, tasks=[f"local:{file}"], items=5)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"tasks": []}, "not a list of different names"),
-    ({"tasks": ["agreement", "agreement"]}, "not a list of different names"),
-    ({"tasks": ["local:nowhere"]}, "does not exist"),
-    ({"items": 1}, "items: 1"), ({"batch": 0}, "batch: 0"), ({"number": 1}, "unknown setting"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": []}, "not a list of different names"),
+        ({"tasks": ["agreement", "agreement"]}, "not a list of different names"),
+        ({"tasks": ["local:nowhere"]}, "does not exist"),
+        ({"items": 1}, "items: 1"),
+        ({"batch": 0}, "batch: 0"),
+        ({"number": 1}, "unknown setting"),
+    ],
+)
 def test_wrong_settings_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         plugins.get("probes", "tasks").settings(values)

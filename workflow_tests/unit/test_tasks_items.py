@@ -8,10 +8,10 @@ import pytest
 from example_articles import ARTICLES
 
 import tiny
-from hemorrhage import unseen
+from hemorrhage.corpus import unseen
+from hemorrhage.corpus.texts import Article
+from hemorrhage.corpus.tokens import TokenSet
 from hemorrhage.tasks import agreement, continuation, last_word, passages
-from hemorrhage.texts import Article
-from hemorrhage.tokens import TokenSet
 
 BUILDERS = {module.NAME: module.build for module in (agreement, continuation, last_word)}
 
@@ -44,8 +44,8 @@ def test_the_last_word_ends_the_passage_and_stands_earlier_in_it():
         assert item["target"] == f" {target}"
         assert any(f"{item['text']} {target}." in article.text for article in ARTICLES)
         words = item["text"].split()
-        assert target in words[:-last_word.NEAREST]
-        assert all(target not in word for word in words[-last_word.NEAREST:])
+        assert target in words[: -last_word.NEAREST]
+        assert all(target not in word for word in words[-last_word.NEAREST :])
         assert last_word.FEWEST_WORDS <= len(words) + 1 <= last_word.MOST_WORDS
         assert item["chance"] == 1 / len(set(re.findall("[A-Za-z]{5,}", item["text"])))
 
@@ -115,8 +115,12 @@ def test_sentences_end_where_a_capital_follows():
 
 def test_articles_that_a_window_touches_are_left_out():
     tokenizer = tiny.tokenizer()
-    found = [Article("a", "the men are in the land" * 3), Article("b", "some other people said that it was so"),
-             Article("c", "nobody has seen this one at all, not even in part"), Article("a", "the title is in the set")]
+    found = [
+        Article("a", "the men are in the land" * 3),
+        Article("b", "some other people said that it was so"),
+        Article("c", "nobody has seen this one at all, not even in part"),
+        Article("a", "the title is in the set"),
+    ]
     joined = tokenizer("the men are in the land\n\nsome other people said that it was so\n\nmo")["input_ids"]
     row = np.array([joined], dtype=np.int32)
     seen = TokenSet(row, np.ones(row.shape, dtype=bool), np.array([1]), ["a"], {})

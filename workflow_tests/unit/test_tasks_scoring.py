@@ -15,8 +15,16 @@ from hemorrhage.tasks.answers import UNKNOWN, Answers, answer
 def answers(choices, margin=0.0, gold=0, normalised=()):
     choices = np.array(choices)
     n = len(choices)
-    return Answers(np.arange(n), np.arange(n, dtype=np.uint64), choices, choices == gold, np.full(n, margin) + 0.0,
-                   np.full(n, 1 / 3), np.array(normalised, dtype=bool), True)
+    return Answers(
+        np.arange(n),
+        np.arange(n, dtype=np.uint64),
+        choices,
+        choices == gold,
+        np.full(n, margin) + 0.0,
+        np.full(n, 1 / 3),
+        np.array(normalised, dtype=bool),
+        True,
+    )
 
 
 def found(variant, reference, task="t"):
@@ -27,9 +35,19 @@ def test_metrics_by_hand():
     reference = answers([0, 0, 0, 0, 0, 0, 1, 1, 2, 2], margin=1.0)
     variant = answers([0, 0, 0, 1, 2, 2, 0, 1, 1, 2], margin=[2, 1, 0, -1, -1, -1, 1, -1, -1, -1])
     metrics = found(variant, reference)
-    expected = {"accuracy.t": 0.4, "accuracy_above_chance.t": 0.4 - 1 / 3, "flips.t": 0.5, "flips_to_wrong.t": 0.3,
-                "flips_to_right.t": 0.1, "mcnemar_p.t": 2 * 5 / 16, "delta_accuracy.t": -0.2,
-                "score_loss.t": 1 - 4 / 6, "margin.t": -0.2, "delta_margin.t": -1.2, "nonfinite_share.t": 0}
+    expected = {
+        "accuracy.t": 0.4,
+        "accuracy_above_chance.t": 0.4 - 1 / 3,
+        "flips.t": 0.5,
+        "flips_to_wrong.t": 0.3,
+        "flips_to_right.t": 0.1,
+        "mcnemar_p.t": 2 * 5 / 16,
+        "delta_accuracy.t": -0.2,
+        "score_loss.t": 1 - 4 / 6,
+        "margin.t": -0.2,
+        "delta_margin.t": -1.2,
+        "nonfinite_share.t": 0,
+    }
     assert set(metrics) == set(expected)
     for name, value in expected.items():
         assert metrics[name].value == pytest.approx(value), name
@@ -42,17 +60,32 @@ def test_metrics_by_hand():
 def test_the_reference_against_itself_has_no_flips_and_no_interval():
     same = answers([0, 1, 2, 0, 0], margin=[1, -2, -3, 4, 5], normalised=[1, 0, 0, 1, 1])
     metrics = found(same, same)
-    for name in ("flips", "flips_to_wrong", "flips_to_right", "delta_accuracy", "delta_margin", "score_loss",
-                 "delta_normalised_accuracy"):
+    for name in (
+        "flips",
+        "flips_to_wrong",
+        "flips_to_right",
+        "delta_accuracy",
+        "delta_margin",
+        "score_loss",
+        "delta_normalised_accuracy",
+    ):
         entry = metrics[f"{name}.t"]
         assert (entry.value, entry.se, entry.low, entry.high) == (0, 0, 0, 0), name
     assert metrics["mcnemar_p.t"].value == 1
     assert metrics["normalised_accuracy.t"].value == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize(("to_wrong", "to_right", "p"), [
-    (0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (0, 6, 0.03125), (3, 3, 1.0), (10, 2, 0.03857421875),
-])
+@pytest.mark.parametrize(
+    ("to_wrong", "to_right", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (5, 0, 0.0625),
+        (0, 6, 0.03125),
+        (3, 3, 1.0),
+        (10, 2, 0.03857421875),
+    ],
+)
 def test_mcnemar_is_the_exact_binomial_test(to_wrong, to_right, p):
     assert scoring.mcnemar(to_wrong, to_right) == p
 
@@ -106,8 +139,11 @@ def test_an_answer_from_a_sample_by_hand():
 
 @pytest.mark.parametrize("broken", [math.nan, -math.inf])
 def test_probabilities_that_are_not_finite_are_a_wrong_answer(broken):
-    for row in (answer(sample(broken, -1.0), [0], 2), answer(sample(-1.0, broken, acc_norm=1.0), [0], 2),
-                answer(sample(broken, greedy=True), None, 1)):
+    for row in (
+        answer(sample(broken, -1.0), [0], 2),
+        answer(sample(-1.0, broken, acc_norm=1.0), [0], 2),
+        answer(sample(broken, greedy=True), None, 1),
+    ):
         assert (row["choice"], row["correct"]) == (UNKNOWN, False)
         assert math.isnan(row["margin"])
         assert not row["normalised"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hemorrhage import temperature_fit as fit
+from hemorrhage.methods import temperature_fit as fit
 
 TOKENS, VOCABULARY = 600, 50
 

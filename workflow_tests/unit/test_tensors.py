@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hemorrhage import tensors
+from hemorrhage.methods import tensors
 
 
 def plain_mask(score, sparsity, per):

@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemorrhage import isotonic, tables, thresholds
+from hemorrhage.analysis import isotonic, tables, thresholds
 
 LEVELS = np.array([0.0, 0.2, 0.4, 0.6])
 PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published" / "paper_pruning.tsv"
 DENSE = {"4096": 5.12, "2048": 5.47, "128": 12.19}  # LLaMA-2-7B, WikiText-2, by window
 CROSSINGS = {  # perplexity +5 %, +25 %, x2, x10; None: not reached at 0.8
-    "magnitude": (0.210, 0.343, 0.447, 0.522), "wanda": (0.305, 0.504, 0.606, 0.694),
-    "sparsegpt": (0.315, 0.520, 0.638, None), "admm": (0.335, 0.542, 0.669, None),
-    "ria": (0.335, 0.501, 0.600, 0.678), "sleb": (0.029, 0.124, 0.256, 0.448),
-    "slicegpt_wo_ft": (0.112, 0.223, 0.374, 0.685), "llm_pruner_wo_ft": (0.039, 0.126, 0.262, 0.437),
+    "magnitude": (0.210, 0.343, 0.447, 0.522),
+    "wanda": (0.305, 0.504, 0.606, 0.694),
+    "sparsegpt": (0.315, 0.520, 0.638, None),
+    "admm": (0.335, 0.542, 0.669, None),
+    "ria": (0.335, 0.501, 0.600, 0.678),
+    "sleb": (0.029, 0.124, 0.256, 0.448),
+    "slicegpt_wo_ft": (0.112, 0.223, 0.374, 0.685),
+    "llm_pruner_wo_ft": (0.039, 0.126, 0.262, 0.437),
     "flap_wifv": (0.048, 0.164, 0.354, 0.601),
 }
 
@@ -85,9 +89,14 @@ def test_isotonic_fit_is_the_weighted_least_squares_one():
 @pytest.mark.parametrize("method", CROSSINGS)
 def test_published_tables_cross_where_they_are_known_to(method):
     with PUBLISHED.open(encoding="utf8") as handle:
-        rows = [row for row in csv.DictReader(handle, delimiter="\t")
-                if row["method"] == method and row["table"] in ("table1", "table2") and ":" not in row["level"]
-                and (row["model"], row["dataset"]) == ("LLaMA-2-7B", "wikitext2")]
+        rows = [
+            row
+            for row in csv.DictReader(handle, delimiter="\t")
+            if row["method"] == method
+            and row["table"] in ("table1", "table2")
+            and ":" not in row["level"]
+            and (row["model"], row["dataset"]) == ("LLaMA-2-7B", "wikitext2")
+        ]
     levels = [0.0, *(float(row["level"]) for row in rows)]
     nats = [0.0, *(math.log(float(row["perplexity"]) / DENSE[row["context"]]) for row in rows)]
     for ratio, expected in zip((1.05, 1.25, 2, 10), CROSSINGS[method], strict=True):
@@ -110,7 +119,7 @@ def test_the_table_holds_every_sweep_with_two_levels(example):
 
 
 def test_the_harmless_end_of_chained_steps_is_what_remains(example):
-    from hemorrhage.curves import curves
+    from hemorrhage.analysis.curves import curves
 
     found = {curve.sweep: curve for curve in curves(tables.read(example["metrics"]), example["study"], fewest=1)}
     assert found["magnitude_sparsity~*+rtn_bits~4"].variants[0] == "rtn_bits~4"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tiny
-from hemorrhage import protocol, tokens
-from hemorrhage.texts import Article
+from hemorrhage.corpus import protocol, tokens
+from hemorrhage.corpus.texts import Article
 
 WINDOW = 32
 ARTICLE = {"window": WINDOW}
@@ -80,11 +80,18 @@ def test_the_same_text_under_two_names_does_not_leak(texts, tokenizer):
 
 def test_a_set_does_not_depend_on_calibration_sets_or_later_sets(texts, tokenizer):
     alone = build("calibration.b", {"evaluation": spec(5), "fit": spec(3), "calibration.b": spec(6)}, texts, tokenizer)
-    specs = {"evaluation": spec(5), "fit": spec(3), "calibration.a": spec(20), "calibration.b": spec(6),
-             "calibration.c": spec(2)}
+    specs = {
+        "evaluation": spec(5),
+        "fit": spec(3),
+        "calibration.a": spec(20),
+        "calibration.b": spec(6),
+        "calibration.c": spec(2),
+    }
     assert build("calibration.b", specs, texts, tokenizer).hash == alone.hash
-    assert build("fit", specs, texts, tokenizer).hash == build("fit", {"evaluation": spec(5), "fit": spec(3)}, texts,
-                                                               tokenizer).hash
+    assert (
+        build("fit", specs, texts, tokenizer).hash
+        == build("fit", {"evaluation": spec(5), "fit": spec(3)}, texts, tokenizer).hash
+    )
 
 
 def test_the_seed_decides_and_repeats(texts, tokenizer):
@@ -96,8 +103,11 @@ def test_the_seed_decides_and_repeats(texts, tokenizer):
 
 @pytest.mark.parametrize("settings", [ARTICLE, CONTIGUOUS])
 def test_a_calibration_seed_of_its_own_changes_the_draw_only(texts, tokenizer, settings):
-    specs = {"evaluation": spec(5), "calibration.a": spec(6, settings, seed=1),
-             "calibration.b": spec(6, settings, seed=2)}
+    specs = {
+        "evaluation": spec(5),
+        "calibration.a": spec(6, settings, seed=1),
+        "calibration.b": spec(6, settings, seed=2),
+    }
     assert build("calibration.a", specs, texts, tokenizer).hash != build("calibration.b", specs, texts, tokenizer).hash
 
 
@@ -120,15 +130,18 @@ def test_all_windows_of_one_file_can_be_taken(texts, tokenizer):
     assert found.tokens.shape[0] == len(stream) // WINDOW
 
 
-@pytest.mark.parametrize(("settings", "expected"), [
-    ({**CONTIGUOUS, "scored": "all"}, [31, 31, 31]),
-    ({**CONTIGUOUS, "scored": "second_half"}, [15, 15, 15]),
-    ({**CONTIGUOUS, "scored": "new", "stride": 8}, [31, 8, 8]),
-    ({**CONTIGUOUS, "scored": "new", "stride": 31}, [31, 31, 31]),
-    ({**CONTIGUOUS, "scored": "all", "bos": True}, [32, 32, 32]),
-    ({**CONTIGUOUS, "scored": "second_half", "bos": True}, [15, 15, 15]),
-    ({**CONTIGUOUS, "scored": "new", "stride": 8, "bos": True}, [32, 8, 8]),
-])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({**CONTIGUOUS, "scored": "all"}, [31, 31, 31]),
+        ({**CONTIGUOUS, "scored": "second_half"}, [15, 15, 15]),
+        ({**CONTIGUOUS, "scored": "new", "stride": 8}, [31, 8, 8]),
+        ({**CONTIGUOUS, "scored": "new", "stride": 31}, [31, 31, 31]),
+        ({**CONTIGUOUS, "scored": "all", "bos": True}, [32, 32, 32]),
+        ({**CONTIGUOUS, "scored": "second_half", "bos": True}, [15, 15, 15]),
+        ({**CONTIGUOUS, "scored": "new", "stride": 8, "bos": True}, [32, 8, 8]),
+    ],
+)
 def test_scored_positions_end_with_the_window(texts, tokenizer, settings, expected):
     found = build("evaluation", {"evaluation": spec(3, settings)}, texts, tokenizer)
     assert found.scored.sum(axis=1).tolist() == expected
@@ -146,8 +159,10 @@ def test_new_scores_every_token_once(texts, tokenizer):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("settings", [ARTICLE, CONTIGUOUS, {**CONTIGUOUS, "scored": "new", "stride": 8},
-                                      {**CONTIGUOUS, "scored": "second_half"}])
+@pytest.mark.parametrize(
+    "settings",
+    [ARTICLE, CONTIGUOUS, {**CONTIGUOUS, "scored": "new", "stride": 8}, {**CONTIGUOUS, "scored": "second_half"}],
+)
 def test_bytes_are_those_of_the_scored_text(texts, tokenizer, settings, bos):
     found = build("evaluation", {"evaluation": spec(5, {**settings, "bos": bos})}, texts, tokenizer)
     for row, mask, size in zip(found.tokens, found.scored, found.bytes, strict=True):
@@ -161,14 +176,23 @@ def test_bos_stands_before_the_text(texts, tokenizer):
     assert (found.tokens[:, 1:] == plain.tokens).all()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (spec(16, text="short"), "16 articles with 32 tokens each are needed, but text 'short' has 0 left .*contiguous"),
-    (spec("all", CONTIGUOUS, "short"), "1 consecutive pieces with 32 tokens each are needed, but text 'short' has 0"),
-    (spec(21), "21 articles .* has 20 left"),
-    (spec(3, text="nws"), "Did you mean 'news'"),
-    (spec(0), "tokens.evaluation.windows: 0"),
-    (spec(3, {"windw": 3}), "tokens.evaluation: unknown protocol setting 'windw'"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            spec(16, text="short"),
+            "16 articles with 32 tokens each are needed, but text 'short' has 0 left .*contiguous",
+        ),
+        (
+            spec("all", CONTIGUOUS, "short"),
+            "1 consecutive pieces with 32 tokens each are needed, but text 'short' has 0",
+        ),
+        (spec(21), "21 articles .* has 20 left"),
+        (spec(3, text="nws"), "Did you mean 'news'"),
+        (spec(0), "tokens.evaluation.windows: 0"),
+        (spec(3, {"windw": 3}), "tokens.evaluation: unknown protocol setting 'windw'"),
+    ],
+)
 def test_what_cannot_be_is_one_sentence(texts, tokenizer, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         build("evaluation", {"evaluation": change}, texts, tokenizer)

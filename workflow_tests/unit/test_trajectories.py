@@ -5,16 +5,29 @@ import json
 import numpy as np
 import pytest
 
-from hemorrhage import records, trajectories
+from hemorrhage import records
+from hemorrhage.decoding import trajectories
 
 LIMIT = 10
 
 
 def write(path, rows, limit=LIMIT):
     """Write continuations; ``rows`` is {prompt: {seed: tokens}}."""
-    lines = [{"prompt": prompt, "prompt_hash": f"hash{prompt}", "prompt_text": "", "seed": seed, "tokens": tokens,
-              "text": "", "prompt_tokens": [1, 2], "finished": len(tokens) < limit, "limit": limit}
-             for prompt, found in rows.items() for seed, tokens in found.items()]
+    lines = [
+        {
+            "prompt": prompt,
+            "prompt_hash": f"hash{prompt}",
+            "prompt_text": "",
+            "seed": seed,
+            "tokens": tokens,
+            "text": "",
+            "prompt_tokens": [1, 2],
+            "finished": len(tokens) < limit,
+            "limit": limit,
+        }
+        for prompt, found in rows.items()
+        for seed, tokens in found.items()
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -23,15 +36,18 @@ def compare(tmp_path, a, b):
     return trajectories.compare(write(tmp_path / "a", {0: {None: a}}), write(tmp_path / "b", {0: {None: b}}))
 
 
-@pytest.mark.parametrize(("a", "b", "divergence", "agreement"), [
-    (list(range(10)), list(range(10)), LIMIT, 1.0),
-    ([1, 2, 3, 4], [1, 2, 9, 4], 2, 0.75),
-    ([9, 2, 3, 4], [1, 2, 3, 4], 0, 0.75),
-    ([1, 2], [1, 2, 3, 4], 2, 0.5),  # one text ended: it differs from its end on
-    ([1, 2], [1, 2], LIMIT, 1.0),  # both ended alike: they never part
-    ([], [], LIMIT, 1.0),
-    ([], [1, 2], 0, 0.0),
-])
+@pytest.mark.parametrize(
+    ("a", "b", "divergence", "agreement"),
+    [
+        (list(range(10)), list(range(10)), LIMIT, 1.0),
+        ([1, 2, 3, 4], [1, 2, 9, 4], 2, 0.75),
+        ([9, 2, 3, 4], [1, 2, 3, 4], 0, 0.75),
+        ([1, 2], [1, 2, 3, 4], 2, 0.5),  # one text ended: it differs from its end on
+        ([1, 2], [1, 2], LIMIT, 1.0),  # both ended alike: they never part
+        ([], [], LIMIT, 1.0),
+        ([], [1, 2], 0, 0.0),
+    ],
+)
 def test_two_texts_part_at_their_first_difference(tmp_path, a, b, divergence, agreement):
     for found in (compare(tmp_path, a, b), compare(tmp_path, b, a)):
         assert found.first_divergence.tolist() == [[divergence]]
@@ -78,19 +94,31 @@ def study(tmp_path):
     """Texts of 8 prompts: the reference and a variant whose sampled text parts at place = prompt id."""
     rng = np.random.default_rng(0)
     draw = {p: {seed: rng.integers(4, 99, LIMIT).tolist() for seed in (1, 2)} for p in range(8)}
-    moved = {p: {seed: [*tokens[:p], 0, *tokens[p + 1:]] for seed, tokens in found.items()}
-             for p, found in draw.items()}
+    moved = {
+        p: {seed: [*tokens[:p], 0, *tokens[p + 1 :]] for seed, tokens in found.items()} for p, found in draw.items()
+    }
     greedy = {p: {None: rng.integers(4, 99, LIMIT).tolist()} for p in range(8)}
-    return {"reference": write(tmp_path / "reference", draw), "variant": write(tmp_path / "variant", moved),
-            "reference_greedy": write(tmp_path / "greedy", greedy),
-            "variant_greedy": write(tmp_path / "variant_greedy", {p: {None: draw[p][1]} for p in range(8)})}
+    return {
+        "reference": write(tmp_path / "reference", draw),
+        "variant": write(tmp_path / "variant", moved),
+        "reference_greedy": write(tmp_path / "greedy", greedy),
+        "variant_greedy": write(tmp_path / "variant_greedy", {p: {None: draw[p][1]} for p in range(8)}),
+    }
 
 
-def measured(study, tmp_path, variant="rtn_bits~4", decoder="temperature", text="variant", greedy="variant_greedy",
-             reference="reference"):
+def measured(
+    study,
+    tmp_path,
+    variant="rtn_bits~4",
+    decoder="temperature",
+    text="variant",
+    greedy="variant_greedy",
+    reference="reference",
+):
     path = tmp_path / f"{variant}.{decoder}.json"
-    trajectories.measure(study[text], study[greedy], study[reference], path, model="m", variant=variant,
-                         decoder=decoder)
+    trajectories.measure(
+        study[text], study[greedy], study[reference], path, model="m", variant=variant, decoder=decoder
+    )
     return path
 
 
@@ -138,8 +166,9 @@ def test_the_reference_has_no_weight_effect_and_carries_the_floor(study, tmp_pat
 
 
 def test_greedy_search_has_no_decoder_effect_and_no_floor(study, tmp_path):
-    record = records.read(measured(study, tmp_path, "identity", "greedy", "reference_greedy", "reference_greedy",
-                                   "reference_greedy"))
+    record = records.read(
+        measured(study, tmp_path, "identity", "greedy", "reference_greedy", "reference_greedy", "reference_greedy")
+    )
     names = {metric.metric.split(".")[0] for metric in record.measurement.metrics}
     assert "weight_effect" in names and not names & {"decoder_effect", "seed_floor"}
 
@@ -152,11 +181,14 @@ def test_the_record_is_byte_equal_again_and_names_its_prompts(study, tmp_path):
     assert (protocol["new_tokens"], protocol["seeds"]) == (LIMIT, [1, 2])
 
 
-@pytest.mark.parametrize(("rows", "limit", "word"), [
-    ({0: {1: [1]}, 1: {1: [1]}}, LIMIT, "different prompts"),
-    ({0: {1: [1]}}, LIMIT + 1, "different limits"),
-    ({0: {2: [1]}}, LIMIT, "different seeds"),
-])
+@pytest.mark.parametrize(
+    ("rows", "limit", "word"),
+    [
+        ({0: {1: [1]}, 1: {1: [1]}}, LIMIT, "different prompts"),
+        ({0: {1: [1]}}, LIMIT + 1, "different limits"),
+        ({0: {2: [1]}}, LIMIT, "different seeds"),
+    ],
+)
 def test_texts_that_do_not_belong_together_are_refused(tmp_path, rows, limit, word):
     a, b = write(tmp_path / "a", {0: {1: [1]}}), write(tmp_path / "b", rows, limit)
     with pytest.raises(ValueError, match=word):
@@ -174,5 +206,6 @@ def test_torch_is_not_needed():
     import subprocess
     import sys
 
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import hemorrhage.trajectories; sys.exit('torch' in sys.modules)"
+    load = f"import sys; sys.path[:0] = {sys.path!r}; import hemorrhage.decoding.trajectories"
+    code = f"{load}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hemorrhage import plugins, variants
+from hemorrhage import plugins
+from hemorrhage.planning import variants
 from hemorrhage.settings import Axis, between, whole
 
 
@@ -53,13 +54,16 @@ def method(name, family, settings, axis=None, needs=(), repairs=()):
 
 
 MODULES: dict = {}
-METHODS = {plugin.name: plugin for plugin in [
-    method("identity", "control", Nothing),
-    method("thin", "pruning", Thin, Axis("sparsity", 0), ["calibration"]),
-    method("round", "quantization", Round, Axis("bits", None, rises=False, integer=True)),
-    method("ready", "deployed", Ready),
-    method("repair", "decoding", Nothing, needs=["fit_reference"], repairs=("*",)),
-]}
+METHODS = {
+    plugin.name: plugin
+    for plugin in [
+        method("identity", "control", Nothing),
+        method("thin", "pruning", Thin, Axis("sparsity", 0), ["calibration"]),
+        method("round", "quantization", Round, Axis("bits", None, rises=False, integer=True)),
+        method("ready", "deployed", Ready),
+        method("repair", "decoding", Nothing, needs=["fit_reference"], repairs=("*",)),
+    ]
+}
 
 
 @pytest.fixture(autouse=True)
@@ -83,13 +87,18 @@ def test_identity_is_always_the_first_variant_and_stands_once():
 
 def test_every_list_is_expanded_in_the_order_of_the_config():
     assert slugs({"thin": {"sparsity": [0.5, 0.25], "per": ["row", "matrix"]}})[1:] == [
-        "thin_sparsity~0.5_per~row", "thin_sparsity~0.5_per~matrix",
-        "thin_sparsity~0.25_per~row", "thin_sparsity~0.25_per~matrix"]
+        "thin_sparsity~0.5_per~row",
+        "thin_sparsity~0.5_per~matrix",
+        "thin_sparsity~0.25_per~row",
+        "thin_sparsity~0.25_per~matrix",
+    ]
 
 
 def test_steps_of_one_entry_chain_into_one_variant():
     assert slugs([{"thin": {"sparsity": 0.5}}, {"round": {"bits": [4, 3]}}])[1:] == [
-        "thin_sparsity~0.5+round_bits~4", "thin_sparsity~0.5+round_bits~3"]
+        "thin_sparsity~0.5+round_bits~4",
+        "thin_sparsity~0.5+round_bits~3",
+    ]
 
 
 def test_a_slug_holds_the_named_settings_in_the_order_of_the_method():
@@ -99,7 +108,9 @@ def test_a_slug_holds_the_named_settings_in_the_order_of_the_method():
 
 def test_equal_numbers_are_one_variant():
     assert slugs({"round": {"bits": [4, 4.0, "4"]}}, {"thin": {"sparsity": ["5e-1", 0.5]}})[1:] == [
-        "round_bits~4", "thin_sparsity~0.5"]
+        "round_bits~4",
+        "thin_sparsity~0.5",
+    ]
 
 
 def test_a_path_is_named_by_its_last_part_and_two_that_share_it_are_refused():
@@ -110,8 +121,10 @@ def test_a_path_is_named_by_its_last_part_and_two_that_share_it_are_refused():
 
 def test_the_recipe_holds_every_setting_as_a_builtin_value():
     recipe = one([{"thin": {"sparsity": 0.5}}, "repair"]).recipe
-    assert recipe == [{"method": "thin", "settings": {"sparsity": 0.5, "per": "row", "calibration": "default"}},
-                      {"method": "repair", "settings": {}}]
+    assert recipe == [
+        {"method": "thin", "settings": {"sparsity": 0.5, "per": "row", "calibration": "default"}},
+        {"method": "repair", "settings": {}},
+    ]
 
 
 def test_needs_and_calibration_sets_are_those_of_all_steps():
@@ -130,7 +143,8 @@ def test_a_sweep_walks_one_axis_and_the_arm_is_what_stays():
     chained = one([{"thin": {"per": "matrix", "sparsity": 0.5}}, {"round": {"bits": 4}}])
     assert chained.sweeps() == [
         ("thin_sparsity~*_per~matrix+round_bits~4", "thin_per~matrix+round_bits~4", 0.5),
-        ("thin_sparsity~0.5_per~matrix+round_bits~*", "round+thin_sparsity~0.5_per~matrix", 4)]
+        ("thin_sparsity~0.5_per~matrix+round_bits~*", "round+thin_sparsity~0.5_per~matrix", 4),
+    ]
 
 
 def test_levels_of_one_sweep_share_its_name_and_arm_and_a_default_level_is_on_it():
@@ -142,18 +156,21 @@ def test_a_method_without_axis_is_in_no_sweep():
     assert one("repair").sweeps() == []
 
 
-@pytest.mark.parametrize(("entry", "word"), [
-    ("thn", r"unknown modification 'thn'\. Did you mean 'thin'\? Known: identity"),
-    ({"thin": {"sparsty": 0.5}}, r"thin: unknown setting 'sparsty'\. Did you mean 'sparsity'"),
-    ({"thin": {"sparsity": 1.5}}, r"thin: sparsity: 1\.5 is outside the allowed range 0 to 1"),
-    ({"round": {"bits": 0}}, r"round: bits: 0 is not a whole number of 2 to 8"),
-    ({"round": {"bits": [4, 3.5]}}, r"round: bits: 3\.5 is not a whole number"),
-    ({"thin": {}, "round": {}}, "a step is a name, or one name with its settings"),
-    ({"round": 4}, "a step is a name, or one name with its settings"),
-    (4, "a step is a name, or one name with its settings"),
-    ({"thin": {"per": "a b"}}, "only letters, digits"),
-    ({"ready": {"path": "x" * 200}}, "at most 200 fit into a path"),
-])
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [
+        ("thn", r"unknown modification 'thn'\. Did you mean 'thin'\? Known: identity"),
+        ({"thin": {"sparsty": 0.5}}, r"thin: unknown setting 'sparsty'\. Did you mean 'sparsity'"),
+        ({"thin": {"sparsity": 1.5}}, r"thin: sparsity: 1\.5 is outside the allowed range 0 to 1"),
+        ({"round": {"bits": 0}}, r"round: bits: 0 is not a whole number of 2 to 8"),
+        ({"round": {"bits": [4, 3.5]}}, r"round: bits: 3\.5 is not a whole number"),
+        ({"thin": {}, "round": {}}, "a step is a name, or one name with its settings"),
+        ({"round": 4}, "a step is a name, or one name with its settings"),
+        (4, "a step is a name, or one name with its settings"),
+        ({"thin": {"per": "a b"}}, "only letters, digits"),
+        ({"ready": {"path": "x" * 200}}, "at most 200 fit into a path"),
+    ],
+)
 def test_a_mistake_is_refused_in_one_sentence(entry, word):
     with pytest.raises(ValueError, match=word) as error:
         variants.expand([entry])

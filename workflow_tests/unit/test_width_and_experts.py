@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tiny
-from hemorrhage import attachments, blocks, checkpoints, experts, feedforward, plugins, routers, targets
+from hemorrhage import checkpoints, plugins
+from hemorrhage.architecture import attachments, blocks, experts, feedforward, routers, targets
 from tiny_data import TinyData
 
 EQUAL = {"rtol": 0, "atol": 1e-5}

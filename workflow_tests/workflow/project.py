@@ -69,12 +69,26 @@ class Project:
 
     @property
     def environment(self):
-        return {**os.environ, "HEMORRHAGE_CACHE": str(self.folder / "cache"), "COLUMNS": "200",
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return {
+            **os.environ,
+            "HEMORRHAGE_CACHE": str(self.folder / "cache"),
+            "COLUMNS": "200",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
 
     def command(self, *arguments, cores="2"):
-        return [sys.executable, "-m", "snakemake", "--cores", cores, "--workflow-profile", "none", "--rerun-incomplete",
-                "--show-failed-logs", *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--cores",
+            cores,
+            "--workflow-profile",
+            "none",
+            "--rerun-incomplete",
+            "--show-failed-logs",
+            *arguments,
+        ]
 
     def run(self, *arguments, check=True, cores="2"):
         """Run Snakemake and return what it did; with ``check`` a failed run fails the test with its output."""

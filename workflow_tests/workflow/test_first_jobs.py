@@ -3,8 +3,9 @@
 import copy
 
 import pytest
-import tiny_gguf
 from workflow.project import CONFIG, Project
+
+import tiny_gguf
 
 pytestmark = pytest.mark.xdist_group("first_jobs")
 

@@ -20,8 +20,15 @@ def start(project):
     if not (environment / "bin").exists():
         (environment / "bin").symlink_to(Path(sys.executable).parent)
     (environment / "installed").touch()
-    return subprocess.Popen(["make", "results", "CORES=2"], cwd=project.folder, env=project.environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        ["make", "results", "CORES=2"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def until_records(project, count):

@@ -6,15 +6,16 @@ Non-overlapping windows of 512 tokens of the joined text, no BOS, positions 1 to
 
 import copy
 import io
+import json
 import math
 
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from workflow.project import CONFIG, Project
 
 import tiny
-from workflow.project import CONFIG, Project
 
 pytestmark = pytest.mark.xdist_group("plain")
 WINDOW, WINDOWS = 512, 6
@@ -47,7 +48,7 @@ def measured(tmp_path_factory):
     config["decoding"] = {}
     project.configure(config)
     articles = (project.folder / "text.jsonl").read_text().splitlines()
-    (project.folder / "text.txt").write_text("\n\n".join(pd.read_json(io.StringIO("\n".join(articles)), lines=True).text))
+    (project.folder / "text.txt").write_text("\n\n".join(json.loads(line)["text"] for line in articles))
     project.run("export", "tables", "--config", "variant=" + ",".join(slugs()))
     return project
 

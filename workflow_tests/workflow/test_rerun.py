@@ -30,14 +30,14 @@ def test_changed_probe_reruns_the_probe_and_nothing_that_modifies(copied):
 
 
 def test_changed_shared_module_reruns_what_imports_it(copied):
-    append(copied, "trajectories.py")
+    append(copied, "decoding/trajectories.py")
     jobs = copied.jobs()
     assert jobs["measure_text"] == 4
     assert not jobs.keys() & {"generate_text", "modify_model", "measure_fidelity", "prepare_tokens"}
 
 
 def test_changed_thresholds_rerun_no_model(copied):
-    append(copied, "thresholds.py")
+    append(copied, "analysis/thresholds.py")
     jobs = copied.jobs()
     assert "find_thresholds" in jobs
     assert not jobs.keys() & {"modify_model", "measure_fidelity", "collect_metrics"}

@@ -1,7 +1,6 @@
 """The cluster profile plans the same jobs; the run itself needs a cluster."""
 
 import pytest
-
 from workflow.project import parse_jobs
 
 pytestmark = pytest.mark.xdist_group("workflow")

@@ -15,7 +15,7 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = Axis("beams", harmless=1, rises=True, integer=True, unit="beams")
 STOCHASTIC = False
@@ -39,6 +39,6 @@ class Settings:
 
 def generate(model: PreTrainedModel, rows: Rows, settings: Settings, limit: int) -> list[list[int]]:
     """Return the new tokens of every row."""
-    from hemorrhage import beams
+    from hemorrhage.decoding import beams
 
     return beams.search(model, rows, limit, settings.beams)

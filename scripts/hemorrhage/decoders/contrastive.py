@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from hemorrhage.generation import Rows
-    from hemorrhage.reader import Seen
+    from hemorrhage.decoding.generation import Rows
+    from hemorrhage.decoding.reader import Seen
 
 AXIS = Axis("alpha", harmless=0, rises=True, unit="weight of the penalty")
 STOCHASTIC = False
@@ -47,7 +47,7 @@ def generate(model: PreTrainedModel, rows: Rows, settings: Settings, limit: int)
     """Return the new tokens of every row."""
     import torch
 
-    from hemorrhage.generation import Reader, grow
+    from hemorrhage.decoding.generation import Reader, grow
 
     reader = Reader(model, rows.sequences, keep={"hidden"})
     first = torch.arange(len(rows.prompts), device=model.device)

@@ -18,7 +18,7 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = Axis("beta", harmless=0, rises=True, unit="weight of the weaker model")
 STOCHASTIC = False

@@ -14,7 +14,7 @@ from hemorrhage import settings as check
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = None
 STOCHASTIC = False
@@ -46,6 +46,6 @@ class Settings:
 
 def generate(model: PreTrainedModel, rows: Rows, settings: Settings, limit: int) -> list[list[int]]:
     """Return the new tokens of every row."""
-    from hemorrhage import beams
+    from hemorrhage.decoding import beams
 
     return beams.search(model, rows, limit, settings.beams, settings.groups, settings.penalty)

@@ -19,8 +19,8 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
-    from hemorrhage.reader import Seen
+    from hemorrhage.decoding.generation import Rows
+    from hemorrhage.decoding.reader import Seen
 
 AXIS = Axis("relative_top", harmless=1, rises=False, unit="share of the largest probability")
 STOCHASTIC = False
@@ -73,7 +73,7 @@ def farthest(final: torch.Tensor, seen: Seen, half: str) -> torch.Tensor:
     """Return the early log-probabilities [b, V], of every row the ones that diverge most from final."""
     import torch
 
-    from hemorrhage.exits import exit_logits
+    from hemorrhage.architecture.exits import exit_logits
 
     best, chosen = None, final
     for count in candidates(len(seen.blocks), half):

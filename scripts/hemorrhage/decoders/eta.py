@@ -14,7 +14,7 @@ from hemorrhage import settings as check
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = None
 STOCHASTIC = True

@@ -17,8 +17,8 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
-    from hemorrhage.reader import Seen
+    from hemorrhage.decoding.generation import Rows
+    from hemorrhage.decoding.reader import Seen
 
 AXIS = Axis("alpha", harmless=0, rises=True, unit="weight of the penalty")
 STOCHASTIC = False
@@ -71,6 +71,6 @@ def penalties(seen: Seen, n: int, vocabulary: int) -> torch.Tensor:
     # Place j (n - 1 <= j < length) holds a token; its context are the states of the n - 1 places before it.
     before = hidden.unfold(1, context, 1).flatten(2)
     cosines = (normalize(before[:, :-1], dim=-1) @ normalize(before[:, -1:], dim=-1).mT)[..., 0]
-    whole = seen.mask[:, :length - context].bool()  # padding is on the left: the first state of the context decides
+    whole = seen.mask[:, : length - context].bool()  # padding is on the left: the first state of the context decides
     cosines = cosines.masked_fill(~whole, 0.0).clamp(0, 1)
     return result.scatter_reduce(1, seen.tokens[:, context:], cosines, "amax", include_self=True)

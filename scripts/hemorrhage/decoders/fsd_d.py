@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = Axis("alpha", harmless=0, rises=True, unit="weight of the penalty")
 STOCHASTIC = False
@@ -56,8 +56,13 @@ def scores(logits: torch.Tensor, rows: Rows, settings: Settings) -> torch.Tensor
 
     likeliest, places = logits.softmax(-1).topk(min(settings.k, logits.shape[-1]), -1)
     texts = [[*prompt.tokens, *new] for prompt, new in zip(rows.prompts, rows.tokens.tolist(), strict=True)]
-    penalty = torch.tensor([penalties(text, candidates, settings.n, settings.beta)
-                            for text, candidates in zip(texts, places.tolist(), strict=True)], device=logits.device)
+    penalty = torch.tensor(
+        [
+            penalties(text, candidates, settings.n, settings.beta)
+            for text, candidates in zip(texts, places.tolist(), strict=True)
+        ],
+        device=logits.device,
+    )
     contrast = (1 - settings.alpha) * likeliest - settings.alpha * penalty
     return torch.full_like(logits, -float("inf")).scatter(-1, places, contrast)
 
@@ -69,7 +74,7 @@ def penalties(text: Sequence[int], candidates: Sequence[int], n: int, beta: floa
         return list(totals.values())
     left = dict.fromkeys(candidates, 1.0)
     for order in range(n - 1, -1, -1):
-        followers = [text[i] for i in range(order, len(text)) if text[i - order:i] == text[len(text) - order:]]
+        followers = [text[i] for i in range(order, len(text)) if text[i - order : i] == text[len(text) - order :]]
         for token in candidates:
             seen = followers.count(token)
             if seen:

@@ -18,7 +18,7 @@ from hemorrhage import settings as check
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = None
 STOCHASTIC = True
@@ -85,7 +85,9 @@ def _bounds(rows: Rows, settings: Settings, count: int) -> list[float]:
     bounds = rows.state.get("bounds", [2 * settings.target] * count)
     if rows.step and "surprise" in rows.state:
         drawn = rows.state["surprise"].gather(-1, rows.tokens[:, -1:])[:, 0].tolist()
-        bounds = [bound - settings.rate * (bits - settings.target) if math.isfinite(bits) else bound
-                  for bound, bits in zip(bounds, drawn, strict=True)]
+        bounds = [
+            bound - settings.rate * (bits - settings.target) if math.isfinite(bits) else bound
+            for bound, bits in zip(bounds, drawn, strict=True)
+        ]
     rows.state["bounds"] = bounds
     return bounds

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = None
 STOCHASTIC = True
@@ -39,7 +39,7 @@ class Settings:
 
 def generate(model: PreTrainedModel, rows: Rows, settings: Settings, limit: int) -> list[list[int]]:
     """Return the new tokens of every row. Raises ValueError if the vocabularies differ."""
-    from hemorrhage.generation import Reader, grow, named
+    from hemorrhage.decoding.generation import Reader, grow, named
 
     target = Reader(model, rows.sequences)
     draft = Reader(named(rows.others, OTHER, settings.draft), rows.sequences)

@@ -15,7 +15,7 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = Axis("k", harmless=1, rises=True, integer=True, unit="tokens kept")
 STOCHASTIC = True

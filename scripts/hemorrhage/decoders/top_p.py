@@ -15,7 +15,7 @@ from hemorrhage.settings import Axis
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = Axis("p", harmless=0, rises=True, unit="share of probability")
 STOCHASTIC = True
@@ -39,6 +39,6 @@ class Settings:
 
 def scores(logits: torch.Tensor, rows: Rows, settings: Settings) -> torch.Tensor:
     """Return the logits of the smallest set of tokens that holds p, -inf for the others."""
-    from hemorrhage.truncation import beyond_mass
+    from hemorrhage.decoding.truncation import beyond_mass
 
     return logits.masked_fill(beyond_mass(-logits, logits.softmax(-1), settings.p), -float("inf"))

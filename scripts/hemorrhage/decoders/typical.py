@@ -15,7 +15,7 @@ from hemorrhage import settings as check
 if TYPE_CHECKING:
     import torch
 
-    from hemorrhage.generation import Rows
+    from hemorrhage.decoding.generation import Rows
 
 AXIS = None
 STOCHASTIC = True
@@ -41,7 +41,7 @@ def scores(logits: torch.Tensor, rows: Rows, settings: Settings) -> torch.Tensor
     """Return the logits of the smallest set of most typical tokens that holds the mass, -inf for the others."""
     import torch
 
-    from hemorrhage.truncation import beyond_mass
+    from hemorrhage.decoding.truncation import beyond_mass
 
     surprise = -logits.log_softmax(-1)
     probability = torch.exp(-surprise)

@@ -10,20 +10,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hemorrhage import plotting, tables
-from hemorrhage.curves import REFERENCE, label
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import REFERENCE, label
 from hemorrhage.figures.decoding import decoder_label, text_rows
+from hemorrhage.reporting import plotting
 
 SECTION = "Divergence"
-CAPTION = ("Share of tokens that differ from the reference's text, over the share of choices that differ along the "
-           "reference's greedy text, with 95 % intervals over prompts. Left: over the decoder's own choices. Right: "
-           "over those of greedy search, the same for every decoder. Right of 1 a decoder makes more of a wrong "
-           "choice than the one token.")
+CAPTION = (
+    "Share of tokens that differ from the reference's text, over the share of choices that differ along the "
+    "reference's greedy text, with 95 % intervals over prompts. Left: over the decoder's own choices. Right: "
+    "over those of greedy search, the same for every decoder. Right of 1 a decoder makes more of a wrong "
+    "choice than the one token."
+)
 PANELS = {"amplification": "÷ the decoder's own differing choices", "amplification_common": "÷ those of greedy search"}
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the figure: a row per model, in it decoders as rows and variants as markers. Arguments: see the package."""
@@ -44,8 +51,13 @@ def draw(
                 axis.set_ylim(len(decoders) - 0.4, -0.6)
             row[0].set_title(model)
         handles = [Line2D([], [], linestyle="none", **_style(place)) for place in range(len(variants))]
-        drawn.legend(handles, [label(variant, grid) for variant in variants], loc="outside lower center",
-                     ncols=min(4, len(handles)), fontsize=8)
+        drawn.legend(
+            handles,
+            [label(variant, grid) for variant in variants],
+            loc="outside lower center",
+            ncols=min(4, len(handles)),
+            fontsize=8,
+        )
         plotting.save(drawn, svg, png)
 
 
@@ -56,8 +68,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, decoders: list[str], variants: list[s
         heights = [decoders.index(decoder) + shift for decoder in points.decoder]
         style = _style(place)
         low = points.low.where(points.low > 0, points.value)
-        axes.hlines(heights, low, points.high.where(np.isfinite(points.high), points.value), color=style["color"],
-                    linewidth=1)
+        axes.hlines(
+            heights, low, points.high.where(np.isfinite(points.high), points.value), color=style["color"], linewidth=1
+        )
         axes.plot(points.value, heights, linestyle="none", **style)
     axes.axvline(1, color=plotting.MUTED, linewidth=1, zorder=1)
     axes.set_xscale("log")
@@ -65,5 +78,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, decoders: list[str], variants: list[s
 
 
 def _style(place: int) -> dict[str, Any]:
-    return {"color": plotting.PALETTE[place % len(plotting.PALETTE)],
-            "marker": plotting.MARKERS[place % len(plotting.MARKERS)], "markersize": 4}
+    return {
+        "color": plotting.PALETTE[place % len(plotting.PALETTE)],
+        "marker": plotting.MARKERS[place % len(plotting.MARKERS)],
+        "markersize": 4,
+    }

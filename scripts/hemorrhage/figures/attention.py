@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from hemorrhage import heatmaps, plotting, tables, wording
-from hemorrhage.curves import label
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import label
+from hemorrhage.reporting import heatmaps, plotting, wording
 
 PROBE = "attention"
 MEAN = "disruption"
@@ -23,14 +24,17 @@ CAPTION = (
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the disruption: a panel per model, blocks × variants. Arguments: see the package."""
     metrics = tables.read(paths["metrics"])
     metrics = metrics[metrics.probe == PROBE]
-    shown = {model: heatmaps.table(metrics, model, PROBE, MEAN, grid)
-             for model in sorted(metrics.model.unique())}
+    shown = {model: heatmaps.table(metrics, model, PROBE, MEAN, grid) for model in sorted(metrics.model.unique())}
     shown = {model: frame for model, frame in shown.items() if frame.notna().any(axis=None)}
     if not shown:
         plotting.message(svg, png, "No modified variant with attention was measured with the probe “attention”.")
@@ -52,6 +56,12 @@ def _means(axes: Axes, frame: pd.DataFrame, rows: pd.DataFrame) -> None:
     """The mean over blocks of every variant beside its row."""
     means = dict(zip(rows.variant, rows.value, strict=True))
     for place, variant in enumerate(frame.index):
-        axes.annotate(wording.number(means.get(variant, float("nan"))), (1, place + 0.5),
-                      xycoords=axes.get_yaxis_transform(), xytext=(6, 0), textcoords="offset points", va="center",
-                      fontsize=8)
+        axes.annotate(
+            wording.number(means.get(variant, float("nan"))),
+            (1, place + 0.5),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from hemorrhage import heatmaps, plotting, tables
-from hemorrhage.curves import label
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import label
+from hemorrhage.reporting import heatmaps, plotting
 
 PROBE = "cascade"
-PANELS = {"relative_error": ("the error after each block", "relative error of the residual stream"),
-          "swap_kl": ("each block alone, in the reference", "KL, nats")}
+PANELS = {
+    "relative_error": ("the error after each block", "relative error of the residual stream"),
+    "swap_kl": ("each block alone, in the reference", "KL, nats"),
+}
 MARK_INK, MARK_PAPER = "#101010", "#fefefe"  # on coloured cells these stay as they are in every theme
 SECTION = "Where the damage starts"
 CAPTION = (
@@ -24,14 +27,20 @@ CAPTION = (
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the cascade: a row per model, error and single-block damage. Arguments: see the package."""
     metrics = tables.read(paths["metrics"])
     metrics = metrics[metrics.probe == PROBE]
-    shown = {model: [heatmaps.table(metrics, model, PROBE, name, grid) for name in PANELS]
-             for model in sorted(metrics.model.unique())}
+    shown = {
+        model: [heatmaps.table(metrics, model, PROBE, name, grid) for name in PANELS]
+        for model in sorted(metrics.model.unique())
+    }
     shown = {model: pair for model, pair in shown.items() if pair[0].notna().any(axis=None)}
     if not shown:
         plotting.message(svg, png, "No modified variant was measured with the probe “cascade”.")
@@ -61,5 +70,13 @@ def _most(axes: Axes, values: np.ndarray) -> None:
     for place, row in enumerate(values):
         known = np.nan_to_num(row, nan=0.0)
         if known.size and known.max() > 0:
-            axes.plot(int(known.argmax()) + 0.5, place + 0.5, marker="o", markersize=4, linestyle="none",
-                      markerfacecolor=MARK_PAPER, markeredgecolor=MARK_INK, markeredgewidth=0.8)
+            axes.plot(
+                int(known.argmax()) + 0.5,
+                place + 0.5,
+                marker="o",
+                markersize=4,
+                linestyle="none",
+                markerfacecolor=MARK_PAPER,
+                markeredgecolor=MARK_INK,
+                markeredgewidth=0.8,
+            )

@@ -10,16 +10,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hemorrhage import plotting, plugins, tables
-from hemorrhage.curves import REFERENCE, label
+from hemorrhage import plugins
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import REFERENCE, label
+from hemorrhage.reporting import plotting
 
 PREFIX = "text."
-PANELS = {"token_agreement": "tokens equal to the compared text, share",
-          "first_divergence": "tokens before the first difference"}
+PANELS = {
+    "token_agreement": "tokens equal to the compared text, share",
+    "first_divergence": "tokens before the first difference",
+}
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the decoding: a row per model, token agreement and first divergence. Arguments: see the package."""
@@ -59,8 +67,9 @@ def ranking(text: pd.DataFrame) -> list[str]:
     """Return the variants of one model from the most to the least faithful text, the reference first."""
     weight = text[(text.effect == "weight_effect") & (text.measure == "token_agreement")]
     means = weight.groupby("variant").value.mean()
-    rest = sorted((slug for slug in text.variant.unique() if slug != REFERENCE),
-                  key=lambda slug: (-means.get(slug, -1.0), slug))
+    rest = sorted(
+        (slug for slug in text.variant.unique() if slug != REFERENCE), key=lambda slug: (-means.get(slug, -1.0), slug)
+    )
     return [slug for slug in [REFERENCE] if (text.variant == slug).any()] + rest
 
 
@@ -77,8 +86,15 @@ def _panel(axes: Axes, text: pd.DataFrame, order: list[str], decoders: list[str]
             heights = [places[variant] + shift for variant in points.variant]
             if filled:
                 axes.hlines(heights, points.low, points.high, color=colour, linewidth=1.2, zorder=2)
-            axes.plot(points.value, heights, linestyle="none", marker=plotting.MARKERS[place % len(plotting.MARKERS)],
-                      color=colour, markerfacecolor=colour if filled else plotting.PAPER, zorder=3)
+            axes.plot(
+                points.value,
+                heights,
+                linestyle="none",
+                marker=plotting.MARKERS[place % len(plotting.MARKERS)],
+                color=colour,
+                markerfacecolor=colour if filled else plotting.PAPER,
+                zorder=3,
+            )
         floor = rows[(rows.effect == "seed_floor") & (rows.variant == REFERENCE)]
         if len(floor) and decoder != "greedy":
             axes.axvline(float(floor.value.iloc[0]), color=colour, linestyle=":", linewidth=1.2, zorder=1)

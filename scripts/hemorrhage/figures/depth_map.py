@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Normalize
 
-from hemorrhage import heatmaps, plotting, tables
+from hemorrhage.analysis import tables
+from hemorrhage.reporting import heatmaps, plotting
 
 PROBE = "depth_map"
 TITLES = {"removal": "blocks removed", "repetition": "blocks repeated"}

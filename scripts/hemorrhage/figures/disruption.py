@@ -7,9 +7,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from hemorrhage import correlations, plotting, tables, wording
-from hemorrhage.correlations import Correlation
-from hemorrhage.curves import label
+from hemorrhage.analysis import correlations, tables
+from hemorrhage.analysis.correlations import Correlation
+from hemorrhage.analysis.curves import label
+from hemorrhage.reporting import plotting, wording
 
 X, Y = ("attention", "disruption"), ("fidelity", "kl")
 LABELLED = 14  # variants whose names are written; more would lie on each other

@@ -10,19 +10,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hemorrhage import plotting, tables
-from hemorrhage.curves import REFERENCE, label
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import REFERENCE, label
 from hemorrhage.figures.decoding import decoder_label
+from hemorrhage.reporting import plotting
 
 SECTION = "Divergence"
-CAPTION = ("Share of prompts whose first n tokens equal those of the reference with the same decoder and the same "
-           "random numbers; bands are 95 % intervals over prompts. Dotted: the reference against itself with another"
-           " seed.")
+CAPTION = (
+    "Share of prompts whose first n tokens equal those of the reference with the same decoder and the same "
+    "random numbers; bands are 95 % intervals over prompts. Dotted: the reference against itself with another"
+    " seed."
+)
 COLUMNS = 4
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the figure: one panel per model and decoder, one line per variant. Arguments: see the package."""
@@ -41,7 +48,7 @@ def draw(
             owner = f"{model}: " if table.model.nunique() > 1 else ""
             axis.set_title(owner + decoder_label(decoder), fontsize=8.5)
             axis.set_xlabel("tokens n")
-        for axis in axes.flat[len(panels):]:
+        for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         drawn.supylabel("share of prompts still equal", fontsize=9)
         handles = [Line2D([], [], **_style(place)) for place in range(len(variants))]
@@ -69,5 +76,8 @@ def _line(rows: pd.DataFrame) -> pd.DataFrame:
 def _style(place: int) -> dict[str, Any]:
     """Colours first, then the same colours with another line."""
     count = len(plotting.PALETTE)
-    return {"color": plotting.PALETTE[place % count], "linestyle": ("-", "--", "-.")[place // count % 3],
-            "linewidth": 1.4}
+    return {
+        "color": plotting.PALETTE[place % count],
+        "linestyle": ("-", "--", "-.")[place // count % 3],
+        "linewidth": 1.4,
+    }

@@ -12,14 +12,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import AutoLocator, LogLocator, NullLocator
 
-from hemorrhage import plotting, tables, thresholds, wording
-from hemorrhage.curves import Curve, curves, label
+from hemorrhage.analysis import tables, thresholds
+from hemorrhage.analysis.curves import Curve, curves, label
+from hemorrhage.reporting import plotting, wording
 
 LARGEST_RATIO = 1e4
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write a family's figure: a row of two panels per model and axis. Arguments: see the package."""
@@ -54,8 +59,14 @@ def _panel(curve: Curve) -> tuple:
     return curve.model, curve.axis["setting"], curve.axis["unit"], curve.axis["rises"], curve.protocol
 
 
-def _kl_panel(axes: Axes, row: list[Curve], metrics: pd.DataFrame, criteria: Mapping[str, dict[str, Any]],
-              marks: pd.DataFrame, study: dict[str, Any]) -> None:
+def _kl_panel(
+    axes: Axes,
+    row: list[Curve],
+    metrics: pd.DataFrame,
+    criteria: Mapping[str, dict[str, Any]],
+    marks: pd.DataFrame,
+    study: dict[str, Any],
+) -> None:
     columns = [curve.values(metrics, "kl") for curve in row]
     largest = plotting.top_of([values.value.to_numpy() for values in columns], 1e3)
     lowest = plotting.bottom_of([values.value.to_numpy() for values in columns])
@@ -69,8 +80,16 @@ def _kl_panel(axes: Axes, row: list[Curve], metrics: pd.DataFrame, criteria: Map
     for criterion in criteria.values():
         if criterion["metric"] == "kl":
             axes.axhline(criterion["at"], color=plotting.MUTED, linestyle=":", linewidth=1, zorder=1)
-            axes.annotate(f"{criterion['at']:g}", (1, criterion["at"]), xycoords=("axes fraction", "data"),
-                          xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=plotting.MUTED)
+            axes.annotate(
+                f"{criterion['at']:g}",
+                (1, criterion["at"]),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=plotting.MUTED,
+            )
     plotting.damage_axis(axes, row[0].axis, np.concatenate([curve.levels for curve in row]))
     axes.set_ylabel("KL(reference ‖ variant), nats")
 
@@ -91,20 +110,37 @@ def _ratio_panel(axes: Axes, row: list[Curve], metrics: pd.DataFrame, severity: 
         if end > edge:
             axes.axhspan(edge, end, color=colour, alpha=0.22, linewidth=0, zorder=0)
             if math.log(end / edge) > 0.04 * math.log(top / bottom):
-                axes.annotate(word, (1, math.sqrt(edge * end)), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                              textcoords="offset points", va="center", fontsize=7.5, color=plotting.MUTED)
+                axes.annotate(
+                    word,
+                    (1, math.sqrt(edge * end)),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7.5,
+                    color=plotting.MUTED,
+                )
         edge = max(edge, end)
     axes.axhline(1, color=plotting.MUTED, linewidth=0.9)
-    axes.yaxis.set_major_locator(AutoLocator() if top / bottom < 5 else LogLocator(
-        subs=(1, 2, 5) if top / bottom < 200 else (1,)))
+    axes.yaxis.set_major_locator(
+        AutoLocator() if top / bottom < 5 else LogLocator(subs=(1, 2, 5) if top / bottom < 200 else (1,))
+    )
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     plotting.damage_axis(axes, row[0].axis, np.concatenate([curve.levels for curve in row]))
     axes.set_ylabel("perplexity ÷ reference's")
 
 
-def _line(axes: Axes, curve: Curve, values: pd.DataFrame, height: np.ndarray, beyond: np.ndarray, place: int,
-          name: str | None, lowest: float | None) -> None:
+def _line(
+    axes: Axes,
+    curve: Curve,
+    values: pd.DataFrame,
+    height: np.ndarray,
+    beyond: np.ndarray,
+    place: int,
+    name: str | None,
+    lowest: float | None,
+) -> None:
     """One curve with its band; points that cannot be drawn to scale sit on the top edge as open triangles.
 
     Without ``lowest`` it is straight between the levels, which for a ratio is linear in nats; so it is on whole levels.
@@ -123,8 +159,16 @@ def _line(axes: Axes, curve: Curve, values: pd.DataFrame, height: np.ndarray, be
         straight = curve.axis["integer"] or lowest is None
         plotting.curve(axes, curve.levels, height, colour, straight, lowest or 0.0)
         plotting.band(axes, curve.levels[known], low[known], high[known], colour, straight, lowest or 0.0)
-    axes.plot(curve.levels[beyond], height[beyond], linestyle="none", marker="^", markersize=8, zorder=4,
-              markerfacecolor=plotting.PAPER, markeredgecolor=colour)
+    axes.plot(
+        curve.levels[beyond],
+        height[beyond],
+        linestyle="none",
+        marker="^",
+        markersize=8,
+        zorder=4,
+        markerfacecolor=plotting.PAPER,
+        markeredgecolor=colour,
+    )
 
 
 def _mark(axes: Axes, rows: pd.DataFrame, criterion: Mapping[str, Any], place: int, curve: Curve) -> None:
@@ -134,13 +178,29 @@ def _mark(axes: Axes, rows: pd.DataFrame, criterion: Mapping[str, Any], place: i
         if row.state != thresholds.INSIDE:
             continue
         if curve.axis["integer"]:
-            axes.plot([row.inside, row.outside], [criterion["at"]] * 2, color=colour, marker="|", markersize=7,
-                      linewidth=1.2, zorder=4)
+            axes.plot(
+                [row.inside, row.outside],
+                [criterion["at"]] * 2,
+                color=colour,
+                marker="|",
+                markersize=7,
+                linewidth=1.2,
+                zorder=4,
+            )
             continue
         ends = [plotting.finite_or(end, row.threshold) for end in (row.low, row.high)]
-        axes.errorbar(row.threshold, criterion["at"], xerr=[[row.threshold - ends[0]], [ends[1] - row.threshold]],
-                      color=colour, marker="o", markersize=6, markerfacecolor=plotting.PAPER, capsize=3, linewidth=1.4,
-                      zorder=5)
+        axes.errorbar(
+            row.threshold,
+            criterion["at"],
+            xerr=[[row.threshold - ends[0]], [ends[1] - row.threshold]],
+            color=colour,
+            marker="o",
+            markersize=6,
+            markerfacecolor=plotting.PAPER,
+            capsize=3,
+            linewidth=1.4,
+            zorder=5,
+        )
 
 
 def _floor_lines(axes: Axes, floors: pd.DataFrame, model: str) -> None:
@@ -150,9 +210,21 @@ def _floor_lines(axes: Axes, floors: pd.DataFrame, model: str) -> None:
     for row in tables.rows(rows):
         if row.value > 0:
             axes.axhline(row.value, color=plotting.MUTED, linestyle="--", linewidth=1)
-            axes.annotate(f"floor: {row.floor}, {wording.number(row.value, 2)}", (0.01, row.value),
-                          xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", fontsize=7.5,
-                          color=plotting.MUTED)
+            axes.annotate(
+                f"floor: {row.floor}, {wording.number(row.value, 2)}",
+                (0.01, row.value),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=plotting.MUTED,
+            )
     if zero:
-        axes.annotate(f"floor: {', '.join(zero)}, exactly 0", (0.99, 0.015), xycoords="axes fraction", ha="right",
-                      fontsize=7.5, color=plotting.MUTED)
+        axes.annotate(
+            f"floor: {', '.join(zero)}, exactly 0",
+            (0.99, 0.015),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=7.5,
+            color=plotting.MUTED,
+        )

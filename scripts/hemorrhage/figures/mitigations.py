@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from hemorrhage import plotting, tables, wording
-from hemorrhage.curves import Curve, curves, label
+from hemorrhage.analysis import tables
+from hemorrhage.analysis.curves import Curve, curves, label
+from hemorrhage.reporting import plotting, wording
 
 COLUMNS = 3
 BASELINE, MITIGATED = plotting.MUTED, plotting.PALETTE[2]
@@ -19,7 +20,11 @@ LARGEST = 1e3  # nats
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the mitigations: a panel per model, mitigation and baseline sweep. Arguments: see the package."""
@@ -32,7 +37,7 @@ def draw(
         return
     rows = math.ceil(len(groups) / COLUMNS)
     with plotting.figure(rows, COLUMNS, (10.5, 3.5 * rows)) as (drawn, axes):
-        for axis in axes.flat[len(groups):]:
+        for axis in axes.flat[len(groups) :]:
             axis.axis("off")
         for axis, (key, group) in zip(axes.flat, groups, strict=False):
             model, _, _, sweep, sweep_baseline, protocol = key
@@ -41,8 +46,14 @@ def draw(
         plotting.save(drawn, svg, png)
 
 
-def _panel(axes: Axes, pair: list[Curve], metrics: pd.DataFrame, rows: pd.DataFrame,
-           criteria: Mapping[str, dict[str, Any]], study: dict[str, Any]) -> None:
+def _panel(
+    axes: Axes,
+    pair: list[Curve],
+    metrics: pd.DataFrame,
+    rows: pd.DataFrame,
+    criteria: Mapping[str, dict[str, Any]],
+    study: dict[str, Any],
+) -> None:
     columns = [curve.values(metrics, "kl") for curve in pair]
     largest = plotting.top_of([values.value.to_numpy() for values in columns], LARGEST)
     lowest = plotting.bottom_of([values.value.to_numpy() for values in columns])
@@ -52,8 +63,16 @@ def _panel(axes: Axes, pair: list[Curve], metrics: pd.DataFrame, rows: pd.DataFr
         axes.plot(curve.levels[shown], height[shown], color=colour, linestyle="none", marker="o", markersize=4)
         axes.plot([], [], color=colour, linestyle=style, marker="o", markersize=4, label=label(curve.sweep, study))
         plotting.curve(axes, curve.levels, height, colour, curve.axis["integer"], lowest, style)
-        axes.plot(curve.levels[beyond], height[beyond], linestyle="none", marker="^", markersize=8, zorder=4,
-                  markerfacecolor=plotting.PAPER, markeredgecolor=colour)
+        axes.plot(
+            curve.levels[beyond],
+            height[beyond],
+            linestyle="none",
+            marker="^",
+            markersize=8,
+            zorder=4,
+            markerfacecolor=plotting.PAPER,
+            markeredgecolor=colour,
+        )
         low, high = values.low.to_numpy(), values.high.to_numpy()
         known = np.isfinite(low) & np.isfinite(high)
         plotting.band(axes, curve.levels[known], low[known], high[known], colour, curve.axis["integer"], lowest)
@@ -67,8 +86,16 @@ def _panel(axes: Axes, pair: list[Curve], metrics: pd.DataFrame, rows: pd.DataFr
     main = tables.dicts(rows[rows.criterion == wording.primary(criteria)])
     if main:
         text = f"{main[0]['verdict']}: {wording.shift(main[0])}\nat {wording.criterion(criteria[main[0]['criterion']])}"
-        axes.text(0.97, 0.05, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7.5,
-                  bbox={"facecolor": plotting.PAPER, "edgecolor": plotting.GRID, "boxstyle": "round,pad=0.3"})
+        axes.text(
+            0.97,
+            0.05,
+            text,
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            bbox={"facecolor": plotting.PAPER, "edgecolor": plotting.GRID, "boxstyle": "round,pad=0.3"},
+        )
 
 
 def _arrow(axes: Axes, row: Mapping[str, Any], criterion: Mapping[str, Any]) -> None:
@@ -78,5 +105,10 @@ def _arrow(axes: Axes, row: Mapping[str, Any], criterion: Mapping[str, Any]) -> 
     ends = row["threshold_baseline"], row["threshold_mitigated"]
     if math.isnan(ends[0]) or math.isnan(ends[1]) or ends[0] == ends[1]:
         return
-    axes.annotate("", (ends[1], at), (ends[0], at), zorder=5,
-                  arrowprops={"arrowstyle": "-|>", "color": plotting.INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0})
+    axes.annotate(
+        "",
+        (ends[1], at),
+        (ends[0], at),
+        zorder=5,
+        arrowprops={"arrowstyle": "-|>", "color": plotting.INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0},
+    )

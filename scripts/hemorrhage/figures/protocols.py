@@ -8,13 +8,18 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from hemorrhage import plotting, tables, wording
+from hemorrhage.analysis import tables
+from hemorrhage.reporting import plotting, wording
 
 SCORED = {"all": "all scored", "second_half": "second half scored", "new": "new tokens scored"}
 
 
 def draw(
-    paths: Mapping[str, str], grid: dict[str, Any], settings: Mapping[str, Any], figure: Mapping[str, str], svg: str,
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
     png: str,
 ) -> None:
     """Write the figure of the protocols. Arguments: see the package; ``paths`` has ``protocols`` too."""
@@ -22,7 +27,9 @@ def draw(
     groups = tables.groups(table, "model", sort=True)
     height = 0.34 * len(table) + 1.1 * len(groups)
     with plotting.figure(len(groups), 1, (10.5, height), height_ratios=[len(rows) + 2 for _, rows in groups]) as (
-        drawn, axes):
+        drawn,
+        axes,
+    ):
         for axis, (model, rows) in zip(axes[:, 0], groups, strict=True):
             _panel(axis, rows, figure.get("own", ""))
             axis.set_title(f"{model}: the same weights, other protocols")
@@ -45,11 +52,25 @@ def _panel(axes: Axes, rows: pd.DataFrame, own: str) -> None:
         colour = plotting.PALETTE[0] if mine else plotting.INK
         ends = [plotting.finite_or(row[end], row["value"]) for end in ("low", "high")]
         axes.plot(ends, [place] * 2, color=colour, linewidth=1.4, zorder=3)
-        axes.plot(row["value"], place, marker="o", linestyle="none", color=colour, zorder=4,
-                  markerfacecolor=colour if mine else plotting.PAPER)
+        axes.plot(
+            row["value"],
+            place,
+            marker="o",
+            linestyle="none",
+            color=colour,
+            zorder=4,
+            markerfacecolor=colour if mine else plotting.PAPER,
+        )
         text = f"{wording.number(row['value'], 4)}   {row['n']} tokens"
-        axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), xytext=(8, 0),
-                      textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            text,
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
         if mine:
             axes.axvline(row["value"], color=plotting.MUTED, linewidth=0.9, linestyle=":", zorder=1)
     axes.set_yticks(range(len(lines)), [label(row) for row in lines])

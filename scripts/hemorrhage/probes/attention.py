@@ -37,12 +37,15 @@ def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Mea
     Raises:
         ValueError: the context cannot load the reference, or the layer map does not fit the variant.
     """
-    from hemorrhage import attention_maps, residuals
+    from hemorrhage.architecture.targets import blocks
+    from hemorrhage.measuring import attention_maps, residuals
     from hemorrhage.records import Measurement
-    from hemorrhage.targets import blocks
 
     reference = context.loaded_reference()
     copied = residuals.sources(model, context.layer_map, len(blocks(reference)[1]))
     found = attention_maps.compare(reference, model, context.tokens, copied)
-    return Measurement(attention_maps.metrics(found, context.index), windows={"count": found.counts},
-                       arrays=attention_maps.arrays(found))
+    return Measurement(
+        attention_maps.metrics(found, context.index),
+        windows={"count": found.counts},
+        arrays=attention_maps.arrays(found),
+    )

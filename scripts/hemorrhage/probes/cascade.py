@@ -57,10 +57,10 @@ def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Mea
     Raises:
         ValueError: the context cannot load the reference, the layer map does not fit, or the vocabularies differ.
     """
-    from hemorrhage import block_swaps, residuals
+    from hemorrhage.analysis.statistics import index_matrix
+    from hemorrhage.architecture.targets import blocks
+    from hemorrhage.measuring import block_swaps, residuals
     from hemorrhage.records import Measurement
-    from hemorrhage.statistics import index_matrix
-    from hemorrhage.targets import blocks
 
     reference, tokens = context.loaded_reference(), context.tokens
     copied = residuals.sources(model, context.layer_map, len(blocks(reference)[1]))
@@ -68,8 +68,12 @@ def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Mea
         copied = [None] * len(copied)  # streams of other widths: nothing can be compared, and the record says so
     found = residuals.compare(reference, model, tokens, copied)
     metrics = residuals.metrics(found, context.index)
-    arrays = {"blocks": np.array(found.blocks, dtype=np.int64), "error": found.error, "energy": found.energy,
-              "cosine": found.cosine}
+    arrays = {
+        "blocks": np.array(found.blocks, dtype=np.int64),
+        "error": found.error,
+        "energy": found.energy,
+        "cosine": found.cosine,
+    }
     if settings.tokens:
         windows, length = block_swaps.budget(tokens, settings.tokens, settings.length)
         swaps = block_swaps.swap(reference, model, tokens, copied, windows, length, context.vocabulary)

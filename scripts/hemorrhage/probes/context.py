@@ -53,6 +53,6 @@ def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Mea
     Raises:
         ValueError: the vocabularies differ, or the reference was measured on other windows.
     """
-    from hemorrhage import context_effects
+    from hemorrhage.measuring import context_effects
 
     return context_effects.measure(model, context, settings.edges, settings.lengths)

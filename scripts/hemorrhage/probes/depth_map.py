@@ -55,9 +55,9 @@ class Settings:
 
 def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Measurement:
     """Cut ``model`` everywhere and measure what each cut does."""
-    from hemorrhage import depth_map
+    from hemorrhage.analysis.statistics import index_matrix
+    from hemorrhage.measuring import depth_map
     from hemorrhage.records import Measurement
-    from hemorrhage.statistics import index_matrix
 
     windows = min(settings.windows, len(context.tokens.tokens))
     length = min(settings.length, context.tokens.tokens.shape[1])

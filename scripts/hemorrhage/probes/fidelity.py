@@ -35,10 +35,11 @@ def measure(model: PreTrainedModel, context: Context, settings: Settings) -> Mea
     Raises:
         ValueError: the vocabularies differ, or the reference was measured on other windows.
     """
-    from hemorrhage import comparison, fidelity_metrics
+    from hemorrhage.measuring import comparison, fidelity_metrics
 
     if context.reference.tokens_hash != context.tokens.hash:
         raise ValueError("The reference was measured on other windows than the ones given; measure it again.")
-    values = comparison.compare(context.reference_head, context.reference.hidden, model, context.tokens,
-                                context.batch, context.vocabulary)
+    values = comparison.compare(
+        context.reference_head, context.reference.hidden, model, context.tokens, context.batch, context.vocabulary
+    )
     return fidelity_metrics.summarise(values, context.tokens, context.index)

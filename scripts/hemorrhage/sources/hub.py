@@ -64,11 +64,14 @@ def _view(folder: Path, names: list[str], home: Path, patterns: list[str]) -> Pa
 def _parse(rest: str) -> tuple[str, str, str, str | None]:
     form = _FORM.fullmatch(rest)
     if not form:
-        raise ValueError(f"hub:{rest} is not of the form hub:owner/name@revision or "
-                         "hub:datasets/owner/name@revision/file.")
+        raise ValueError(
+            f"hub:{rest} is not of the form hub:owner/name@revision or hub:datasets/owner/name@revision/file."
+        )
     if form["data"] and not form["inner"]:
-        raise ValueError(f"hub:{rest} names a whole data set; name its files, as in "
-                         "hub:datasets/owner/name@revision/folder/test-*.parquet.")
+        raise ValueError(
+            f"hub:{rest} names a whole data set; name its files, as in "
+            "hub:datasets/owner/name@revision/folder/test-*.parquet."
+        )
     return "dataset" if form["data"] else "model", form["name"], form["revision"], form["inner"]
 
 
@@ -81,9 +84,17 @@ def _snapshot(rest: str, kind: str, name: str, revision: str, patterns: list[str
     try:
         return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=patterns))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ValueError(f"hub:{rest}: the hub has no such {kind} or revision, or it asks for a login "
-                         f"({type(error).__name__}).") from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError,
-            OSError) as error:
-        raise OSError(f"hub:{rest} is not in the cache and the hub cannot be reached ({type(error).__name__}); connect "
-                      "to the network, or fill the hub's cache on a machine that is connected.") from None
+        raise ValueError(
+            f"hub:{rest}: the hub has no such {kind} or revision, or it asks for a login ({type(error).__name__})."
+        ) from None
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
+        raise OSError(
+            f"hub:{rest} is not in the cache and the hub cannot be reached ({type(error).__name__}); connect "
+            "to the network, or fill the hub's cache on a machine that is connected."
+        ) from None

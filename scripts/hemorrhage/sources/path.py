@@ -14,8 +14,9 @@ from hemorrhage import checksums
 def check(rest: str) -> None:
     """Raise ValueError if the path does not exist."""
     if not Path(rest).expanduser().exists():
-        raise ValueError(f"path:{rest} does not exist; name an existing file or folder, absolute or relative to "
-                         f"{Path.cwd()}.")
+        raise ValueError(
+            f"path:{rest} does not exist; name an existing file or folder, absolute or relative to {Path.cwd()}."
+        )
 
 
 def fetch(rest: str, sha256: str | None, cache: Path, trust: Collection[str]) -> Path:

@@ -11,18 +11,37 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hemorrhage.corpus.texts import Article
+from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.passages import Item
-from hemorrhage.texts import Article
-from hemorrhage.windows import rank
 
 NAME = "agreement"
 MOST = 2000  # items; the grammar makes some ten thousand
 
-PEOPLE = (("teacher", "teachers"), ("doctor", "doctors"), ("student", "students"), ("farmer", "farmers"),
-          ("child", "children"), ("artist", "artists"), ("lawyer", "lawyers"), ("nurse", "nurses"),
-          ("writer", "writers"), ("soldier", "soldiers"))
-THINGS = (("book", "books"), ("house", "houses"), ("picture", "pictures"), ("letter", "letters"), ("car", "cars"),
-          ("table", "tables"), ("box", "boxes"), ("knife", "knives"), ("garden", "gardens"), ("bridge", "bridges"))
+PEOPLE = (
+    ("teacher", "teachers"),
+    ("doctor", "doctors"),
+    ("student", "students"),
+    ("farmer", "farmers"),
+    ("child", "children"),
+    ("artist", "artists"),
+    ("lawyer", "lawyers"),
+    ("nurse", "nurses"),
+    ("writer", "writers"),
+    ("soldier", "soldiers"),
+)
+THINGS = (
+    ("book", "books"),
+    ("house", "houses"),
+    ("picture", "pictures"),
+    ("letter", "letters"),
+    ("car", "cars"),
+    ("table", "tables"),
+    ("box", "boxes"),
+    ("knife", "knives"),
+    ("garden", "gardens"),
+    ("bridge", "bridges"),
+)
 MALE = (("man", "men"), ("boy", "boys"), ("father", "fathers"), ("king", "kings"), ("brother", "brothers"))
 FEMALE = (("woman", "women"), ("girl", "girls"), ("mother", "mothers"), ("queen", "queens"), ("sister", "sisters"))
 PLACES = ("near", "behind", "next to", "in front of", "beside")
@@ -58,8 +77,14 @@ def build(articles: Iterable[Article], count: int, seed: int) -> list[Item]:
 def definition(data: Any) -> dict[str, Any]:
     """Return the task in lm-eval's form; ``data`` gives the items."""
     return {
-        "task": NAME, "custom_dataset": data, "test_split": "test", "output_type": "multiple_choice",
-        "doc_to_text": "", "doc_to_choice": "choices", "doc_to_target": "gold", "target_delimiter": "",
+        "task": NAME,
+        "custom_dataset": data,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "target_delimiter": "",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 
@@ -101,6 +126,9 @@ def _reflexive_gender(draw: random.Random) -> tuple[str, str]:
 
 
 KINDS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
-    "copula": _copula, "verb": _verb, "determiner_noun": _determiner, "reflexive_number": _reflexive_number,
+    "copula": _copula,
+    "verb": _verb,
+    "determiner_noun": _determiner,
+    "reflexive_number": _reflexive_number,
     "reflexive_gender": _reflexive_gender,
 }

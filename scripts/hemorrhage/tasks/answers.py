@@ -46,13 +46,27 @@ class Answers:
     def of(cls, rows: Sequence[Mapping[str, Any]], has_choices: bool) -> Answers:
         """Return the rows of ``answer`` as arrays."""
         columns = {key: [row[key] for row in rows] for key in rows[0]}
-        kinds = {"id": np.int64, "digest": np.uint64, "choice": np.int64, "correct": bool, "margin": np.float64,
-                 "chance": np.float64}
+        kinds = {
+            "id": np.int64,
+            "digest": np.uint64,
+            "choice": np.int64,
+            "correct": bool,
+            "margin": np.float64,
+            "chance": np.float64,
+        }
         arrays = {key: np.array(columns[key], dtype=kind) for key, kind in kinds.items()}
         graded = all(value is not None for value in columns["normalised"])
         normalised = np.array(columns["normalised"] if graded else [], dtype=bool)
-        return cls(arrays["id"], arrays["digest"], arrays["choice"], arrays["correct"], arrays["margin"],
-                   arrays["chance"], normalised, has_choices)
+        return cls(
+            arrays["id"],
+            arrays["digest"],
+            arrays["choice"],
+            arrays["correct"],
+            arrays["margin"],
+            arrays["chance"],
+            normalised,
+            has_choices,
+        )
 
     def arrays(self, task: str) -> dict[str, np.ndarray]:
         """Return the arrays by the names under which a record keeps them."""
@@ -66,8 +80,9 @@ class Answers:
         missing = [name for name in names if f"{task}.{name}" not in arrays]
         if missing:
             raise ValueError(f"tasks: the reference's record has no answers to {task}; delete it and run again.")
-        return cls(**{name: arrays[f"{task}.{name}"] for name in names[:-1]},
-                   has_choices=bool(arrays[f"{task}.has_choices"]))
+        return cls(
+            **{name: arrays[f"{task}.{name}"] for name in names[:-1]}, has_choices=bool(arrays[f"{task}.has_choices"])
+        )
 
 
 def answer(sample: Mapping[str, Any], right: Sequence[int] | None, choices: int) -> dict[str, Any]:
@@ -83,8 +98,12 @@ def answer(sample: Mapping[str, Any], right: Sequence[int] | None, choices: int)
     if right is None:
         (value, greedy), *_ = spoken
         finite = math.isfinite(value)
-        return found | {"choice": int(greedy) if finite else UNKNOWN, "correct": greedy and finite,
-                        "margin": value if finite else math.nan, "chance": float(sample["doc"].get("chance", 0.0))}
+        return found | {
+            "choice": int(greedy) if finite else UNKNOWN,
+            "correct": greedy and finite,
+            "margin": value if finite else math.nan,
+            "chance": float(sample["doc"].get("chance", 0.0)),
+        }
     values = np.array([value for value, _ in spoken[:choices]])
     wrong = [place for place in range(choices) if place not in right]
     finite = bool(np.isfinite(values).all())
@@ -92,8 +111,12 @@ def answer(sample: Mapping[str, Any], right: Sequence[int] | None, choices: int)
     if "acc_norm" in sample:
         found["normalised"] = bool(sample["acc_norm"]) and finite
     margin = values[list(right)].max() - values[wrong].max() if finite and wrong else math.nan
-    return found | {"choice": choice, "correct": choice in right, "margin": float(margin),
-                    "chance": len(right) / choices}
+    return found | {
+        "choice": choice,
+        "correct": choice in right,
+        "margin": float(margin),
+        "chance": len(right) / choices,
+    }
 
 
 def _digest(arguments: Sequence[Sequence[Any]]) -> int:

@@ -7,7 +7,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hemorrhage import unseen
+from hemorrhage.corpus import unseen
 from hemorrhage.records import Measurement
 from hemorrhage.tasks import agreement, continuation, last_word, scoring
 from hemorrhage.tasks.answers import Answers
@@ -16,8 +16,8 @@ from hemorrhage.tasks.harness import Harness, dataset, loaded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hemorrhage.corpus.texts import Article
     from hemorrhage.probing import Context
-    from hemorrhage.texts import Article
 
 BUILT_IN: dict[str, ModuleType] = {module.NAME: module for module in (last_word, continuation, agreement)}
 FROM_TEXT = (last_word.NAME, continuation.NAME)
@@ -31,11 +31,17 @@ def measure(
     references = answers
     if context.baseline is not None:
         references = {task: Answers.read(context.baseline, task) for task in answers}
-    metrics = [metric for task, found in answers.items()
-               for metric in scoring.metrics(task, found, references[task], context.model)]
+    metrics = [
+        metric
+        for task, found in answers.items()
+        for metric in scoring.metrics(task, found, references[task], context.model)
+    ]
     arrays = {key: array for task, found in answers.items() for key, array in found.arrays(task).items()}
-    return Measurement([*metrics, *scoring.pooled(answers, references, context.model)], arrays=arrays,
-                       protocol=protocol(items, batch, seed))
+    return Measurement(
+        [*metrics, *scoring.pooled(answers, references, context.model)],
+        arrays=arrays,
+        protocol=protocol(items, batch, seed),
+    )
 
 
 def ask(
@@ -53,8 +59,13 @@ def ask(
 
 def protocol(items: int, batch: int, seed: int) -> dict[str, Any]:
     """Return how the tasks were asked, for the record."""
-    return {"slug": f"lm-eval_items~{items}_batch~{batch}_seed~{seed}", "items": items, "batch": batch, "seed": seed,
-            "lm_eval": metadata.version("lm_eval")}
+    return {
+        "slug": f"lm-eval_items~{items}_batch~{batch}_seed~{seed}",
+        "items": items,
+        "batch": batch,
+        "seed": seed,
+        "lm_eval": metadata.version("lm_eval"),
+    }
 
 
 def _articles(context: Context, tokenizer: Any) -> list[Article]:

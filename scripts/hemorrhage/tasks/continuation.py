@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hemorrhage.corpus.texts import Article
+from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.passages import Item, sentences, spread
-from hemorrhage.texts import Article
-from hemorrhage.windows import rank
 
 NAME = "continuation"
 CHOICES = 3
@@ -30,10 +30,17 @@ def build(articles: Iterable[Article], count: int, seed: int) -> list[Item]:
 def definition(data: Any) -> dict[str, Any]:
     """Return the task in lm-eval's form; ``data`` gives the items."""
     return {
-        "task": NAME, "custom_dataset": data, "test_split": "test", "output_type": "multiple_choice",
-        "doc_to_text": "text", "doc_to_choice": "choices", "doc_to_target": "gold", "target_delimiter": " ",
-        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}
-                        for metric in ("acc", "acc_norm")],
+        "task": NAME,
+        "custom_dataset": data,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "text",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "target_delimiter": " ",
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
+        ],
     }
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.answers import Answers, answer
-from hemorrhage.windows import rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,8 +59,15 @@ class Harness:
         chosen = [task for task in tasks if samples[task.task_name]]
         with _alone():
             found = simple_evaluate(
-                self._model, tasks=chosen, samples={task.task_name: samples[task.task_name] for task in chosen},
-                task_manager=self._no_tasks, bootstrap_iters=0, log_samples=True, use_cache=None, cache_requests=False)
+                self._model,
+                tasks=chosen,
+                samples={task.task_name: samples[task.task_name] for task in chosen},
+                task_manager=self._no_tasks,
+                bootstrap_iters=0,
+                log_samples=True,
+                use_cache=None,
+                cache_requests=False,
+            )
         rows = [_row(task, sample) for task in chosen for sample in _first_filter(found["samples"][task.task_name])]
         return Answers.of(rows, chosen[0].OUTPUT_TYPE == "multiple_choice")
 
@@ -68,8 +75,10 @@ class Harness:
         """Per task the places of the items: a fixed random subset, not the first ones."""
         places = [(task.task_name, place) for task in tasks for place in range(len(task.eval_docs))]
         drawn = set(sorted(places, key=lambda place: rank(label, self.seed, *place))[:count])
-        return {task.task_name: [place for name, place in places if name == task.task_name and (name, place) in drawn]
-                for task in tasks}
+        return {
+            task.task_name: [place for name, place in places if name == task.task_name and (name, place) in drawn]
+            for task in tasks
+        }
 
 
 @contextlib.contextmanager
@@ -126,8 +135,9 @@ def _local(path: Path, bare: Any) -> dict[str, list[Any]]:
     else:
         manager, specs = bare, [str(path)]
     if not specs or not path.exists():
-        raise ValueError(f"tasks: '{LOCAL}{path}' holds no task; give a folder of .yaml files in lm-eval's form or one "
-                         "of them.")
+        raise ValueError(
+            f"tasks: '{LOCAL}{path}' holds no task; give a folder of .yaml files in lm-eval's form or one of them."
+        )
     tasks = [task for spec in specs for task in _load(spec, manager)]
     return {label(task.task_name): [task] for task in tasks}
 
@@ -145,8 +155,10 @@ def _load(spec: str, manager: Any) -> list[Any]:
     # A data set is reached through several libraries, each with errors of its own; all mean the same to the user.
     except Exception as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise OSError(f"tasks: '{spec}' cannot be loaded ({reason}); a task of the hub needs the network once, a local "
-                      "one a definition in lm-eval's form with files that exist.") from error
+        raise OSError(
+            f"tasks: '{spec}' cannot be loaded ({reason}); a task of the hub needs the network once, a local "
+            "one a definition in lm-eval's form with files that exist."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -182,8 +194,10 @@ def _alone() -> Iterator[None]:
 
 def _require_probabilities(label: str, task: Any) -> None:
     if task.OUTPUT_TYPE not in SUPPORTED:
-        raise ValueError(f"tasks: {label} has the output type {task.OUTPUT_TYPE}; only {' and '.join(SUPPORTED)} are "
-                         "answered by comparing probabilities.")
+        raise ValueError(
+            f"tasks: {label} has the output type {task.OUTPUT_TYPE}; only {' and '.join(SUPPORTED)} are "
+            "answered by comparing probabilities."
+        )
 
 
 def _first_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -198,6 +212,8 @@ def _row(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
     doc = sample["doc"]
     choices = list(task.doc_to_choice(doc))
     gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    right = [choices.index(place) if isinstance(place, str) else int(place)
-             for place in (gold if isinstance(gold, list | tuple) else [gold])]
+    right = [
+        choices.index(place) if isinstance(place, str) else int(place)
+        for place in (gold if isinstance(gold, list | tuple) else [gold])
+    ]
     return answer(sample, right, len(choices))

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from hemorrhage.corpus.texts import Article
+from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.passages import Item, before, sentences, spread
-from hemorrhage.texts import Article
-from hemorrhage.windows import rank
 
 NAME = "last_word"
 FEWEST_WORDS = 40  # of a passage
@@ -30,8 +30,12 @@ def build(articles: Iterable[Article], count: int, seed: int) -> list[Item]:
 def definition(data: Any) -> dict[str, Any]:
     """Return the task in lm-eval's form; ``data`` gives the items."""
     return {
-        "task": NAME, "custom_dataset": data, "test_split": "test", "output_type": "loglikelihood",
-        "doc_to_text": "text", "doc_to_target": "target",
+        "task": NAME,
+        "custom_dataset": data,
+        "test_split": "test",
+        "output_type": "loglikelihood",
+        "doc_to_text": "text",
+        "doc_to_target": "target",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hemorrhage.texts import Article
-from hemorrhage.windows import digest, rank
+from hemorrhage.corpus.texts import Article
+from hemorrhage.corpus.windows import digest, rank
 
 Item = dict[str, Any]
 END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")  # abbreviations split too: a sentence may be short, never glued

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hemorrhage.analysis.statistics import Estimate, index_matrix, jackknife_interval, mean_interval
 from hemorrhage.records import Metric
-from hemorrhage.statistics import Estimate, index_matrix, jackknife_interval, mean_interval
 from hemorrhage.tasks.answers import UNKNOWN, Answers
 
 SHARE = "share"
@@ -39,14 +39,26 @@ def metrics(task: str, answers: Answers, reference: Answers, model: str) -> list
     finite = np.isfinite(answers.margin)
     found = [
         _mean(f"accuracy.{task}", answers.correct, index, SHARE, True, BOUNDED),
-        *([_mean(f"normalised_accuracy.{task}", answers.normalised, index, SHARE, True, BOUNDED)]
-          if len(answers.normalised) else []),
-        *([_mean(f"accuracy_above_chance.{task}", answers.correct - answers.chance, index, SHARE, True, CHANGE)]
-          if answers.chance.any() else []),
+        *(
+            [_mean(f"normalised_accuracy.{task}", answers.normalised, index, SHARE, True, BOUNDED)]
+            if len(answers.normalised)
+            else []
+        ),
+        *(
+            [_mean(f"accuracy_above_chance.{task}", answers.correct - answers.chance, index, SHARE, True, CHANGE)]
+            if answers.chance.any()
+            else []
+        ),
         _mean(f"margin.{task}", answers.margin, index, NATS, True, where=finite),
         *_changes(f".{task}", answers, reference, index),
-        _mean(f"delta_margin.{task}", answers.margin - reference.margin, index, NATS, True,
-              where=finite & np.isfinite(reference.margin)),
+        _mean(
+            f"delta_margin.{task}",
+            answers.margin - reference.margin,
+            index,
+            NATS,
+            True,
+            where=finite & np.isfinite(reference.margin),
+        ),
         _mean(f"nonfinite_share.{task}", answers.choice == UNKNOWN, index, SHARE, False, BOUNDED),
     ]
     if len(answers.normalised) and len(reference.normalised):
@@ -60,7 +72,8 @@ def pooled(answers: Mapping[str, Answers], references: Mapping[str, Answers], mo
     index = index_matrix(model, "tasks", sum(len(entry.ids) for entry in answers.values()))
     together, before = (
         {name: np.concatenate([getattr(entry, name) for entry in side.values()]) for name in ("choice", "correct")}
-        for side in (answers, {task: references[task] for task in answers}))
+        for side in (answers, {task: references[task] for task in answers})
+    )
     return _compared("", together["choice"], together["correct"], before["choice"], before["correct"], index)
 
 
@@ -82,7 +95,11 @@ def _changes(suffix: str, answers: Answers, reference: Answers, index: np.ndarra
 
 
 def _compared(
-    suffix: str, choice: np.ndarray, correct: np.ndarray, choice_before: np.ndarray, correct_before: np.ndarray,
+    suffix: str,
+    choice: np.ndarray,
+    correct: np.ndarray,
+    choice_before: np.ndarray,
+    correct_before: np.ndarray,
     index: np.ndarray,
 ) -> list[Metric]:
     """Flips, their test, the paired change of accuracy and the share of the reference's score that is lost."""
@@ -114,8 +131,13 @@ def _score_loss(correct: np.ndarray, before: np.ndarray) -> Estimate:
 
 
 def _mean(
-    name: str, values: np.ndarray, index: np.ndarray, unit: str, better: bool | None,
-    bounds: tuple[float, float] = (-math.inf, math.inf), where: np.ndarray | None = None,
+    name: str,
+    values: np.ndarray,
+    index: np.ndarray,
+    unit: str,
+    better: bool | None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    where: np.ndarray | None = None,
 ) -> Metric:
     """The mean over the items ``where`` and its interval."""
     counts = np.ones(len(values)) if where is None else where.astype(float)

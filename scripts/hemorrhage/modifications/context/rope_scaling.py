@@ -44,7 +44,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: it has no rotary positions, or scaled ones already."""
-    from hemorrhage import rotary
+    from hemorrhage.architecture import rotary
 
     return rotary.unsuited(model)
 
@@ -54,7 +54,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the model has no plain rotary positions.
     """
-    from hemorrhage import rotary
+    from hemorrhage.architecture import rotary
 
     reason = rotary.unsuited(model)
     if reason:

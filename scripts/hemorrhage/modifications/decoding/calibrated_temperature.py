@@ -34,8 +34,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     """
     import torch
 
-    from hemorrhage import attachments, head
-    from hemorrhage.temperature_fit import fit_factor, mean_kl
+    from hemorrhage.architecture import attachments, head
+    from hemorrhage.methods.temperature_fit import fit_factor, mean_kl
 
     half = len(data.fit.tokens) // 2
     if half == 0:
@@ -50,12 +50,16 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     chosen = after < before
     if chosen:
         attachments.attach(model, {"kind": "logit_scale", "factor": factor})
-    return {"fitted_factor": factor, "chosen": "factor" if chosen else "identity",
-            "validation_kl": before, "validation_kl_scaled": after}
+    return {
+        "fitted_factor": factor,
+        "chosen": "factor" if chosen else "identity",
+        "validation_kl": before,
+        "validation_kl_scaled": after,
+    }
 
 
 def _side(head, hidden):
     """One model at the positions that predict a token of the window: all but the last."""
-    from hemorrhage.temperature_fit import Side
+    from hemorrhage.methods.temperature_fit import Side
 
     return Side(head, hidden[:, :-1].reshape(-1, hidden.shape[-1]))

@@ -33,8 +33,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path.strip():
-            raise ValueError(f"path: {self.path!r} names no checkpoint; give path:folder, path:file.gguf or "
-                             "hub:name@revision.")
+            raise ValueError(
+                f"path: {self.path!r} names no checkpoint; give path:folder, path:file.gguf or hub:name@revision."
+            )
 
 
 def load(settings: Settings, data):
@@ -74,7 +75,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
 def _from_file(place: Path, data):
     """(model, tokenizer, facts) of a GGUF file."""
-    from hemorrhage import models, packed
+    from hemorrhage.architecture import models, packed
 
     model, tokenizer, facts = models.load_source(place, data.dtype, data.trusted)
     packed.forget(model)
@@ -83,12 +84,16 @@ def _from_file(place: Path, data):
 
 def _from_folder(place: Path, data):
     """(model, tokenizer or None, facts) of a Hugging Face folder; attachments are put back."""
-    from hemorrhage import attachments, files, models, packed
+    from hemorrhage import files
+    from hemorrhage.architecture import attachments, models, packed
 
     config = files.read_json(place / "config.json") if (place / "config.json").is_file() else {}
     method = packed.method_of(config)
-    model = (packed.load(place, method, data.dtype, data.device) if method
-             else models.load(place, data.dtype, data.device, trust=data.trusted))
+    model = (
+        packed.load(place, method, data.dtype, data.device)
+        if method
+        else models.load(place, data.dtype, data.device, trust=data.trusted)
+    )
     if (place / "hemorrhage.json").is_file():
         for spec in files.read_json(place / "hemorrhage.json").get("attachments", []):
             attachments.attach(model, spec)
@@ -98,14 +103,16 @@ def _from_folder(place: Path, data):
 
 def _require_same_vocabulary(path: str, model, tokenizer, data) -> None:
     """Token ids must mean the same in both models, or no comparison of their distributions means anything."""
-    from hemorrhage import models
+    from hemorrhage.architecture import models
 
     reference = models.load_tokenizer(data.base).get_vocab()
     own = None if tokenizer is None else tokenizer.get_vocab()
     if own is not None and own != reference:
         differing = len(set(own.items()) ^ set(reference.items()))
-        raise ValueError(f"given: the tokenizer of {path} is not the reference's ({len(own)} and {len(reference)} "
-                         f"tokens, {differing} entries differ); only models of one tokenizer can be compared.")
+        raise ValueError(
+            f"given: the tokenizer of {path} is not the reference's ({len(own)} and {len(reference)} "
+            f"tokens, {differing} entries differ); only models of one tokenizer can be compared."
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < len(reference):
         raise ValueError(f"given: {path} embeds {rows} tokens, the reference's tokenizer has {len(reference)}.")

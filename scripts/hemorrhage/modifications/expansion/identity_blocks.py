@@ -44,7 +44,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     Raises ValueError if what writes to the residual stream cannot be found, or the architecture fixes by depth what a
     block is.
     """
-    from hemorrhage import blocks, expansion, targets, writers
+    from hemorrhage.architecture import blocks, expansion, targets, writers
 
     depth = len(targets.blocks(model)[1])
     layer_map = expansion.with_copies(depth, expansion.spread(settings.blocks, depth))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import repairs
+from hemorrhage.architecture import repairs
 from hemorrhage.settings import Axis, whole
 
 NEEDS = frozenset({"calibration"})
@@ -49,7 +49,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the architecture fixes by depth what a block is.
     """
-    from hemorrhage import expansion, targets
+    from hemorrhage.architecture import expansion, targets
 
     depth = len(targets.blocks(model)[1])
     repeated = expansion.spread(settings.blocks, depth)

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import repairs
+from hemorrhage.architecture import repairs
 from hemorrhage.settings import Axis, whole
 
 NEEDS = frozenset({"calibration"})
@@ -82,7 +82,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a range does not lie in the model, or the architecture fixes by depth what a block is.
     """
-    from hemorrhage import expansion, targets
+    from hemorrhage.architecture import expansion, targets
 
     depth = len(targets.blocks(model)[1])
     refuse(settings, {"num_hidden_layers": depth})

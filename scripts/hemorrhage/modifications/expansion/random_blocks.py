@@ -41,7 +41,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the architecture fixes by depth what a block is.
     """
-    from hemorrhage import blocks, expansion, randomness, targets
+    from hemorrhage.architecture import blocks, expansion, randomness, targets
 
     depth = len(targets.blocks(model)[1])
     layer_map = expansion.with_copies(depth, expansion.spread(settings.blocks, depth))

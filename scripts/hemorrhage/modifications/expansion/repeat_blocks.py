@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import repairs
+from hemorrhage.architecture import repairs
 from hemorrhage.settings import Axis, require, whole
 
 NEEDS = frozenset({"calibration"})
@@ -81,7 +81,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the range does not lie in the model, or the architecture fixes by depth what a block is.
     """
-    from hemorrhage import blocks, expansion, targets
+    from hemorrhage.architecture import blocks, expansion, targets
 
     depth = len(targets.blocks(model)[1])
 

@@ -55,7 +55,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be upcycled: transformers has no mixture of experts that matches it."""
-    from hemorrhage import upcycling
+    from hemorrhage.architecture import upcycling
 
     return upcycling.unsuited(model)
 
@@ -65,7 +65,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if no architecture matches, or an earlier step left attachments on the model.
     """
-    from hemorrhage import routers, upcycling
+    from hemorrhage.architecture import routers, upcycling
 
     upcycling.upcycle(model, settings.experts, settings.active, settings.router == "zeros", settings.sigma, data.seed)
     return {

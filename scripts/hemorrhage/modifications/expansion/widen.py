@@ -43,7 +43,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be widened: it has no feed-forward part, or one of fused experts."""
-    from hemorrhage import feedforward
+    from hemorrhage.architecture import feedforward
 
     return feedforward.unsuited(model)
 
@@ -53,7 +53,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the architecture has no dense feed-forward part.
     """
-    from hemorrhage import blocks, feedforward, randomness
+    from hemorrhage.architecture import blocks, feedforward, randomness
 
     parts = feedforward.find(model)
     old = parts[0].channels

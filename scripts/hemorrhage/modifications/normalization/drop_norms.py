@@ -55,7 +55,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the model has fewer norms of that kind.
     """
-    from hemorrhage import attachments, norms
+    from hemorrhage.architecture import attachments, norms
 
     chosen = norms.first(norms.chosen(model, settings.which), settings.norms, settings.begin == "last")
     factors = [1.0] * len(chosen)

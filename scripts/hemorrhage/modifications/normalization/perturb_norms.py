@@ -42,7 +42,7 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Perturb the gains; returns how many norms were changed. Raises ValueError if the model has none of them."""
-    from hemorrhage import norms, randomness
+    from hemorrhage.architecture import norms, randomness
 
     chosen = norms.chosen(model, settings.which)
     for norm in chosen if settings.sigma else []:

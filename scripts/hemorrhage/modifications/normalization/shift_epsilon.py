@@ -38,7 +38,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: its config does not hold the epsilon."""
-    from hemorrhage import norms
+    from hemorrhage.architecture import norms
 
     if not norms.epsilon_keys(model):
         return f"{type(model).__name__}: its config does not hold the epsilon of its norms, so another cannot be saved."
@@ -50,7 +50,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the config does not hold the epsilon.
     """
-    from hemorrhage import norms
+    from hemorrhage.architecture import norms
 
     reason = unsuited(model)
     if reason:

@@ -47,7 +47,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the model has fewer norms of that kind.
     """
-    from hemorrhage import attachments, norms
+    from hemorrhage.architecture import attachments, norms
 
     chosen = norms.first(norms.chosen(model, settings.which), settings.norms, settings.begin == "last")
     forms = ["rms" if norms.subtracts_mean(norm.module) else "layer" for norm in chosen]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between, whole
 
 NEEDS = frozenset({"calibration"})
@@ -48,8 +48,10 @@ class Settings(pruning.SequentialSettings):
         object.__setattr__(self, "mask_steps", whole("mask_steps", self.mask_steps, 1))
         object.__setattr__(self, "iterations", whole("iterations", self.iterations, 1))
         if self.iterations < self.mask_steps:
-            raise ValueError(f"iterations: {self.iterations} is less than mask_steps ({self.mask_steps}); the mask "
-                             "would not reach its sparsity.")
+            raise ValueError(
+                f"iterations: {self.iterations} is less than mask_steps ({self.mask_steps}); the mask "
+                "would not reach its sparsity."
+            )
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or a weight or an input is not finite.
     """
-    from hemorrhage import allocation, alternating, calibration, tensors
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation, alternating, tensors
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, "matrix", allocation.shares(model, tokens, settings, data.chunk))
@@ -68,9 +71,15 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         unseen += 0 if group.rows else len(group.targets)
         weights = [tensors.require_finite(target.weight, target.name) for target in group.targets]
         gram = tensors.require_finite(group.gram(), f"the inputs of {group.targets[0].name}")
-        found = alternating.prune(weights, gram, [cutter.share(target) for target in group.targets],
-                                  cutter.groups(group.targets[0]), settings.damping,
-                                  settings.mask_steps, settings.iterations)
+        found = alternating.prune(
+            weights,
+            gram,
+            [cutter.share(target) for target in group.targets],
+            cutter.groups(group.targets[0]),
+            settings.damping,
+            settings.mask_steps,
+            settings.iterations,
+        )
         for target, (keep, new) in zip(group.targets, found, strict=True):
             cutter.put(target, keep, new)
 

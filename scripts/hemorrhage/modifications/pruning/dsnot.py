@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between, require, whole
 
 NEEDS = frozenset({"calibration"})
@@ -59,7 +59,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or a weight or an input is not finite.
     """
-    from hemorrhage import allocation, calibration, tensors
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation, tensors
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, "row", allocation.shares(model, tokens, settings, data.chunk))
@@ -85,7 +86,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
 def _scorer(group, initial: str):
     """The function of a weight [out, in] that gives the score of the first mask."""
-    from hemorrhage import factors
+    from hemorrhage.methods import factors
 
     if initial == "magnitude" or not group.rows:
         return lambda weight: weight.abs().float()
@@ -98,7 +99,7 @@ def _scorer(group, initial: str):
 
 def _refine(weight, keep, group, first, groups, settings: Settings):
     """The refined mask and the number of swaps."""
-    from hemorrhage import scores, swapping
+    from hemorrhage.methods import scores, swapping
 
     mean, square = group.mean(), group.square_mean()
     variance = (square - mean.square()).clamp_min(0)

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between, require
 
 NEEDS = frozenset({"calibration", "gradients"})
@@ -64,7 +64,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or the gradients are of another model.
     """
-    from hemorrhage import allocation, calibration
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation
 
     tokens = data.tokens(settings.calibration)
     gradients = data.gradients(settings.calibration, settings.norm)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis
 
 NEEDS: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Prune every target by |W|. Raises ValueError if a pattern does not divide a width."""
-    from hemorrhage import targets
+    from hemorrhage.architecture import targets
 
     cutter = pruning.Cutter(settings, "matrix")
     for target in targets.find(model):

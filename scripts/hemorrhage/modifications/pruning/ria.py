@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between, require
 
 NEEDS = frozenset({"calibration"})
@@ -48,7 +48,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width.
     """
-    from hemorrhage import allocation, calibration, scores
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation, scores
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, settings.compare, allocation.shares(model, tokens, settings, data.chunk))

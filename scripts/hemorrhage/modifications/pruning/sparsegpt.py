@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between, whole
 
 NEEDS = frozenset({"calibration"})
@@ -49,7 +49,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or a weight or an input is not finite.
     """
-    from hemorrhage import allocation, calibration, factors, surgeon, tensors
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation, factors, surgeon, tensors
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, "matrix", allocation.shares(model, tokens, settings, data.chunk))
@@ -64,10 +65,15 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         factor, used = factors.inverse_factor(group.gram(), settings.damping)
         dampings.append(used)
         shares = [cutter.share(target) for target in group.targets]
-        for target, (keep, new) in zip(group.targets, surgeon.prune(weights, factor, shares, groups, settings.block),
-                                       strict=True):
+        for target, (keep, new) in zip(
+            group.targets, surgeon.prune(weights, factor, shares, groups, settings.block), strict=True
+        ):
             cutter.put(target, keep, new)
 
     calibration.walk(model, tokens, visit, order=settings.order, chunk=data.chunk, statistics=("gram",))
-    return {**cutter.achieved(), "targets_without_tokens": unseen, "largest_damping": max(dampings),
-            "inputs_damped_more": sum(used > settings.damping for used in dampings)}
+    return {
+        **cutter.achieved(),
+        "targets_without_tokens": unseen,
+        "largest_damping": max(dampings),
+        "inputs_damped_more": sum(used > settings.damping for used in dampings),
+    }

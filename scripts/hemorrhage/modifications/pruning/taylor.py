@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, require
 
 NEEDS = frozenset({"calibration", "gradients"})
@@ -49,7 +49,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or the gradients are of another model.
     """
-    from hemorrhage import allocation, scores, targets
+    from hemorrhage.architecture import targets
+    from hemorrhage.methods import allocation, scores
 
     gradients = data.gradients(settings.calibration, settings.norm)
     shares = allocation.shares(model, data.tokens(settings.calibration), settings, data.chunk)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis
 
 NEEDS = frozenset({"calibration"})
@@ -29,7 +29,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width.
     """
-    from hemorrhage import allocation, calibration
+    from hemorrhage.activations import calibration
+    from hemorrhage.methods import allocation
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, "row", allocation.shares(model, tokens, settings, data.chunk))

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import pruning
+from hemorrhage.methods import pruning
 from hemorrhage.settings import Axis, between
 
 NEEDS = frozenset({"calibration"})
@@ -47,7 +47,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a pattern does not divide a width, or a gradient is not finite.
     """
-    from hemorrhage import allocation, calibration, regional, scores
+    from hemorrhage.activations import calibration, regional
+    from hemorrhage.methods import allocation, scores
 
     tokens = data.tokens(settings.calibration)
     cutter = pruning.Cutter(settings, "row", allocation.shares(model, tokens, settings, data.chunk))

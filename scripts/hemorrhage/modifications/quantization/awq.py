@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, require
 
 NEEDS = frozenset({"calibration"})
@@ -65,7 +65,9 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the group does not divide a width, or if weights are not finite.
     """
-    from hemorrhage import awq_search, calibration, sizes, targets, tensors
+    from hemorrhage.activations import calibration
+    from hemorrhage.architecture import targets
+    from hemorrhage.methods import awq_search, sizes, tensors
 
     quantization.require_widths(settings.group, targets.find(model))
     writer = quantization.Writer(model)
@@ -93,19 +95,34 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         error += float(tensors.output_energy(quantized - weight, gram).sum())
         energy += float(tensors.output_energy(weight, gram).sum())
 
-    calibration.walk(model, data.tokens(settings.calibration), visit, order=settings.order, chunk=data.chunk,
-                     statistics=("gram", "absolute_mean"))
-    return {"bits": settings.bits, **writer.achieved(), "output_error": (error / energy) ** 0.5 if energy else 0.0,
-            "mean_ratio": sum(ratios) / len(ratios), "targets_without_tokens": unseen}
+    calibration.walk(
+        model,
+        data.tokens(settings.calibration),
+        visit,
+        order=settings.order,
+        chunk=data.chunk,
+        statistics=("gram", "absolute_mean"),
+    )
+    return {
+        "bits": settings.bits,
+        **writer.achieved(),
+        "output_error": (error / energy) ** 0.5 if energy else 0.0,
+        "mean_ratio": sum(ratios) / len(ratios),
+        "targets_without_tokens": unseen,
+    }
 
 
 def _clipped(raised, members, gram, settings: Settings, rounded):
     """The scaled weights of a group's targets, ranges cut where the name of a target does not forbid it."""
     import torch
 
-    from hemorrhage import awq_search
+    from hemorrhage.methods import awq_search
 
     parts = raised.split([target.out_features for target in members])
     free = [not any(part in target.module_name.rpartition(".")[2] for part in UNCLIPPED) for target in members]
-    return torch.cat([awq_search.clip(part, gram, settings.group or part.shape[1], rounded) if cut else part
-                      for part, cut in zip(parts, free, strict=True)])
+    return torch.cat(
+        [
+            awq_search.clip(part, gram, settings.group or part.shape[1], rounded) if cut else part
+            for part, cut in zip(parts, free, strict=True)
+        ]
+    )

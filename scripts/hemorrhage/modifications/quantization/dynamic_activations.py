@@ -37,10 +37,18 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Attach a per-token quantiser to every target. Raises ValueError if a target's input cannot be reached."""
-    from hemorrhage import attachments, targets
+    from hemorrhage.architecture import attachments, targets
 
     found = targets.find(model)
     for target in found:
-        attachments.attach(model, {"kind": "activation_quantizer", "target": target.name, "bits": settings.bits,
-                                   "grid": "per_token", "scale": None})
+        attachments.attach(
+            model,
+            {
+                "kind": "activation_quantizer",
+                "target": target.name,
+                "bits": settings.bits,
+                "grid": "per_token",
+                "scale": None,
+            },
+        )
     return {"activation_bits": settings.bits, "targets": len(found)}

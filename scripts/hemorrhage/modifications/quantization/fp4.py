@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, require, whole
 
 NEEDS: frozenset[str] = frozenset()
@@ -42,9 +42,10 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if a weight is not finite."""
-    from hemorrhage import grids
+    from hemorrhage.methods import grids
 
     size = quantization.TABLE_BITS + quantization.TABLE_SCALE_BITS / settings.group
     table = grids.fp4_table(settings.table)
-    return quantization.round_all(model, lambda weight: grids.round_to_table(weight, table, settings.group),
-                                  lambda target: size)
+    return quantization.round_all(
+        model, lambda weight: grids.round_to_table(weight, table, settings.group), lambda target: size
+    )

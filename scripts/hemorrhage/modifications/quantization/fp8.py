@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import require
 
 NEEDS: frozenset[str] = frozenset()
@@ -41,8 +41,11 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if a weight is not finite."""
-    from hemorrhage import grids
+    from hemorrhage.methods import grids
 
     by_row = settings.scale == "per_channel"
-    return quantization.round_all(model, lambda weight: grids.round_to_float8(weight, settings.form, by_row),
-                                  lambda target: quantization.byte_size(target, by_row))
+    return quantization.round_all(
+        model,
+        lambda weight: grids.round_to_float8(weight, settings.form, by_row),
+        lambda target: quantization.byte_size(target, by_row),
+    )

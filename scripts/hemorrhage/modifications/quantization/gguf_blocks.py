@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, whole
 
 NEEDS: frozenset[str] = frozenset()
@@ -40,8 +40,10 @@ class Settings:
         object.__setattr__(self, "bits", whole("bits", self.bits, 4, 8))
         quantization.flag("minimum", self.minimum)
         if (self.bits, self.minimum) not in TYPES:
-            raise ValueError(f"bits: {self.bits} with minimum {self.minimum} is no type in blocks of {BLOCK}; there "
-                             "are 4, 5 and 8 bits without a minimum, 4 and 5 with one.")
+            raise ValueError(
+                f"bits: {self.bits} with minimum {self.minimum} is no type in blocks of {BLOCK}; there "
+                "are 4, 5 and 8 bits without a minimum, 4 and 5 with one."
+            )
 
 
 def refuse(settings: Settings, facts: dict[str, int]) -> None:
@@ -53,7 +55,8 @@ def refuse(settings: Settings, facts: dict[str, int]) -> None:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if blocks do not divide a width or a weight is not finite."""
-    from hemorrhage import grids, sizes, targets
+    from hemorrhage.architecture import targets
+    from hemorrhage.methods import grids, sizes
 
     for target in targets.find(model):
         _refuse_width(target.name, target.in_features)

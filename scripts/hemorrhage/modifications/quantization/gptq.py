@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, between, require
 
 NEEDS = frozenset({"calibration"})
@@ -75,11 +75,14 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the group does not divide a width, or if weights or inputs are not finite.
     """
-    from hemorrhage import calibration, gptq_rounding, targets, tensors
+    from hemorrhage.activations import calibration
+    from hemorrhage.architecture import targets
+    from hemorrhage.methods import gptq_rounding, tensors
 
     quantization.require_widths(settings.group, targets.find(model))
-    options = gptq_rounding.Options(settings.bits, settings.symmetric, settings.group, settings.act_order,
-                                    settings.static_groups)
+    options = gptq_rounding.Options(
+        settings.bits, settings.symmetric, settings.group, settings.act_order, settings.static_groups
+    )
     writer = quantization.Writer(model)
     most = settings.damping
     unseen, dead = 0, 0
@@ -101,15 +104,23 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
             error += float(errors.sum())
             energy += float(tensors.output_energy(weight, gram).sum())
 
-    calibration.walk(model, data.tokens(settings.calibration), visit, order=settings.order, chunk=data.chunk,
-                     statistics=("gram",))
-    return {"bits": settings.bits, **writer.achieved(), "output_error": (error / energy) ** 0.5 if energy else 0.0,
-            "largest_damping": most, "targets_without_tokens": unseen, "inactive_channels": dead}
+    calibration.walk(
+        model, data.tokens(settings.calibration), visit, order=settings.order, chunk=data.chunk, statistics=("gram",)
+    )
+    return {
+        "bits": settings.bits,
+        **writer.achieved(),
+        "output_error": (error / energy) ** 0.5 if energy else 0.0,
+        "largest_damping": most,
+        "targets_without_tokens": unseen,
+        "inactive_channels": dead,
+    }
 
 
 def _bits_per_weight(settings: Settings, rows: int, columns: int) -> float:
-    from hemorrhage import sizes
+    from hemorrhage.methods import sizes
 
     indexed = settings.group and settings.act_order and not settings.static_groups
     return sizes.uniform(settings.bits, settings.symmetric, settings.group or columns) + (
-        sizes.INDEX / rows if indexed else 0)
+        sizes.INDEX / rows if indexed else 0
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import require
 
 NEEDS: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if a weight is not finite."""
-    from hemorrhage import tensors
+    from hemorrhage.methods import tensors
 
     by_row = settings.scale == "per_channel"
 

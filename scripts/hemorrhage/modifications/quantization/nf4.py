@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, whole
 
 NEEDS: frozenset[str] = frozenset()
@@ -37,8 +37,9 @@ class Settings:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if a weight is not finite."""
-    from hemorrhage import grids
+    from hemorrhage.methods import grids
 
     size = quantization.TABLE_BITS + quantization.TABLE_SCALE_BITS / settings.group
-    return quantization.round_all(model, lambda weight: grids.round_to_table(weight, grids.NF4, settings.group),
-                                  lambda target: size)
+    return quantization.round_all(
+        model, lambda weight: grids.round_to_table(weight, grids.NF4, settings.group), lambda target: size
+    )

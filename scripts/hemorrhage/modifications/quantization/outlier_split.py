@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, between, whole
 
 NEEDS = frozenset({"calibration"})
@@ -48,7 +48,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a target's input cannot be reached or a weight is not finite.
     """
-    from hemorrhage import attachments, sizes, targets, tensors
+    from hemorrhage.architecture import attachments, targets
+    from hemorrhage.methods import sizes, tensors
 
     quantization.require_called(targets.find(model))
     writer = quantization.Writer(model)
@@ -63,7 +64,20 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         writer.write_stack(members, quantized, size)
         outliers, channels = outliers + len(exact), channels + len(peak)
         for target in members:
-            attachments.attach(model, {"kind": "activation_quantizer", "target": target.name, "bits": settings.bits,
-                                       "grid": "per_token", "scale": None, "exact": exact.tolist()})
-    return {"bits": settings.bits, "activation_bits": settings.bits, "outlier_channels": outliers / channels,
-            **writer.achieved()}
+            attachments.attach(
+                model,
+                {
+                    "kind": "activation_quantizer",
+                    "target": target.name,
+                    "bits": settings.bits,
+                    "grid": "per_token",
+                    "scale": None,
+                    "exact": exact.tolist(),
+                },
+            )
+    return {
+        "bits": settings.bits,
+        "activation_bits": settings.bits,
+        "outlier_channels": outliers / channels,
+        **writer.achieved(),
+    }

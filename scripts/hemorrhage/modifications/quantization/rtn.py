@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis
 
 NEEDS: frozenset[str] = frozenset()
@@ -47,10 +47,13 @@ def refuse(settings: Settings, facts: dict[str, int]) -> None:
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Quantise every target. Raises ValueError if the group does not divide a width, before any weight is changed."""
-    from hemorrhage import sizes, targets, tensors
+    from hemorrhage.architecture import targets
+    from hemorrhage.methods import sizes, tensors
 
     quantization.require_widths(settings.group, targets.find(model))
     effect = quantization.round_all(
-        model, lambda weight: tensors.quantize_rtn(weight, settings.bits, settings.symmetric, settings.group),
-        lambda target: sizes.uniform(settings.bits, settings.symmetric, settings.group or target.in_features))
+        model,
+        lambda weight: tensors.quantize_rtn(weight, settings.bits, settings.symmetric, settings.group),
+        lambda target: sizes.uniform(settings.bits, settings.symmetric, settings.group or target.in_features),
+    )
     return {"bits": settings.bits, **effect}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, between, require, whole
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if a target's input cannot be reached or a weight is not finite.
     """
-    from hemorrhage import attachments, sizes, targets, tensors
+    from hemorrhage.architecture import attachments, targets
+    from hemorrhage.methods import sizes, tensors
 
     quantization.require_called(targets.find(model))
     writer = quantization.Writer(model)
@@ -73,8 +74,17 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         step = None if settings.grid == "per_token" else float((peak / smooth).max()) / top or 1.0
         largest = max(largest, float(smooth.max()))
         for target in members:
-            attachments.attach(model, {"kind": "activation_quantizer", "target": target.name, "bits": settings.bits,
-                                       "grid": settings.grid, "scale": step, "smooth": numbers})
+            attachments.attach(
+                model,
+                {
+                    "kind": "activation_quantizer",
+                    "target": target.name,
+                    "bits": settings.bits,
+                    "grid": settings.grid,
+                    "scale": step,
+                    "smooth": numbers,
+                },
+            )
     return {"bits": settings.bits, "activation_bits": settings.bits, "largest_scale": largest, **writer.achieved()}
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hemorrhage import quantization
+from hemorrhage.methods import quantization
 from hemorrhage.settings import Axis, require, whole
 
 NEEDS = frozenset({"calibration"})
@@ -50,18 +50,33 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     A target whose inputs were all 0 on the calibration tokens takes the largest step of the model, and is counted; a
     channel that was always 0 takes the largest step of its target.
     """
-    from hemorrhage import attachments, targets
+    from hemorrhage.architecture import attachments, targets
 
     quantization.require_called(targets.find(model))
-    found = [(target.name, peak) for members, peak in quantization.peaks(model, data, settings.calibration)
-             for target in members]
+    found = [
+        (target.name, peak)
+        for members, peak in quantization.peaks(model, data, settings.calibration)
+        for target in members
+    ]
     largest = max(float(peak.max()) for _, peak in found)
     top = 2 ** (settings.bits - 1) - 1
     for name, peak in found:
         step: float | list[float] = (float(peak.max()) or largest) / top
         if settings.grid == "per_channel":
             step = quantization.short((peak / top).masked_fill(peak == 0, step))
-        attachments.attach(model, {"kind": "activation_quantizer", "target": name, "bits": settings.bits,
-                                   "grid": settings.grid, "scale": step})
-    return {"activation_bits": settings.bits, "targets": len(found), "largest_input": largest,
-            "targets_without_input": sum(not bool(peak.any()) for _, peak in found)}
+        attachments.attach(
+            model,
+            {
+                "kind": "activation_quantizer",
+                "target": name,
+                "bits": settings.bits,
+                "grid": settings.grid,
+                "scale": step,
+            },
+        )
+    return {
+        "activation_bits": settings.bits,
+        "targets": len(found),
+        "largest_input": largest,
+        "targets_without_input": sum(not bool(peak.any()) for _, peak in found),
+    }

@@ -45,7 +45,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: it has no experts."""
-    from hemorrhage import routers
+    from hemorrhage.architecture import routers
 
     return routers.unsuited(model)
 
@@ -55,7 +55,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the model has no experts, or too few would stay.
     """
-    from hemorrhage import blocks, experts, routers
+    from hemorrhage.architecture import blocks, experts, routers
 
     number = experts.count(routers.required(model)[0].experts)
     needed = routers.active(model)

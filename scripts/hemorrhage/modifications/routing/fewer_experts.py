@@ -41,7 +41,7 @@ class Settings:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: it has no experts."""
-    from hemorrhage import routers
+    from hemorrhage.architecture import routers
 
     return routers.unsuited(model)
 
@@ -51,7 +51,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if the model has no experts, or none would stay active.
     """
-    from hemorrhage import routers
+    from hemorrhage.architecture import routers
 
     routers.required(model)
     before = routers.active(model)

@@ -53,7 +53,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
 
     Raises ValueError if no block would stay, or the architecture fixes by depth what a block is.
     """
-    from hemorrhage import blocks, targets
+    from hemorrhage.architecture import blocks, targets
 
     depth = len(targets.blocks(model)[1])
     refuse(settings, {"num_hidden_layers": depth})

@@ -1,0 +1,43 @@
+"""The figures of a study, and the tables that only one of them reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hemorrhage import plugins
+from hemorrhage.planning.variants import REFERENCE
+
+if TYPE_CHECKING:
+    from hemorrhage.planning.study import Study
+
+DECODING = ("decoding", "divergence", "amplification", "published_decoding")
+OWN_TABLES = {"divergence": ["divergence"], "protocols": ["protocols"]}
+PUBLISHED = {"published_decoding": ["resources/published/paper_decoding.tsv"]}
+
+
+def figures(study: Study) -> dict[str, dict[str, str]]:
+    """The figures of this study: file stem -> name of the plug-in and, for a family's figure, the family."""
+    families = dict.fromkeys(variant.family for variant in study.variants if variant.slug != REFERENCE)
+    found = {"overview": {"name": "overview"}}
+    found |= {f"family_{family}": {"name": "family", "family": family} for family in families}
+    if any(step.plugin.module.REPAIRS for variant in study.variants for step in variant.steps):
+        found["mitigations"] = {"name": "mitigations"}
+    if study.chosen("decoding"):
+        found |= {name: {"name": name} for name in DECODING}
+    drawn = plugins.found("figures")  # a probe may have a figure of its own, under its name
+    found |= {probe: {"name": probe} for probe in study.config["probes"] if probe in drawn}
+    if "attention" in study.config["probes"]:
+        found["disruption"] = {"name": "disruption"}
+    if study.tokens.protocol_plans():
+        found["protocols"] = {"name": "protocols", "own": study.tokens.protocol.slug}
+    return found
+
+
+def own_tables(figure: str) -> list[str]:
+    """The tables that only one figure reads."""
+    return OWN_TABLES.get(figure, [])
+
+
+def published_tables(figure: str) -> list[str]:
+    """The files of published numbers that a figure reads."""
+    return PUBLISHED.get(figure, [])

@@ -1,0 +1,84 @@
+"""What is wrong with a study and can be known before a model is loaded, refused in one sentence each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hemorrhage.planning import refusals
+from hemorrhage.planning.local_config import facts
+from hemorrhage.settings import require
+from hemorrhage.sources import fetch
+
+if TYPE_CHECKING:
+    from hemorrhage.planning.study import Study
+
+LOCAL = "path:"
+DISTANCES = ("kl", "kl_reverse", "delta_nll", "jensen_shannon", "total_variation")
+
+
+def check(study: Study) -> None:
+    """Raise ValueError for the first thing that is wrong."""
+    _sources(study)
+    _calibrations(study)
+    _variants(study)
+    for probe in study.config["probes"]:
+        study.probe(probe)
+    _ = study.tokens.protocol, study.exported(), study.tokens.protocol_plans()
+    _criteria(study)
+    _decoding(study)
+    for probe in [*study.config["probes"], "decoding"]:
+        study.chosen(probe)
+
+
+def _sources(study: Study) -> None:
+    """Unknown texts, sources of an unknown kind or form, and local ones that are missing."""
+    for name, spec in study.tokens.sets.items():
+        require(spec["text"], study.config["texts"], f"text in tokens.{name}")
+    for section in ("texts", "models"):
+        for name, entry in study.config[section].items():
+            try:
+                fetch.check(entry["source"])
+            except ValueError as error:
+                raise ValueError(f"{section}.{name}.source: {error}") from None
+
+
+def _calibrations(study: Study) -> None:
+    for variant in study.variants:
+        for name in variant.calibrations():
+            require(name, study.config["tokens"]["calibration"], f"calibration set of {variant.slug}")
+        if "fit_reference" in variant.needs:
+            require("fit", study.tokens.sets, f"token set needed by {variant.slug}")
+
+
+def _variants(study: Study) -> None:
+    """What a local config.json can tell: a width that a group does not divide, more blocks than there are."""
+    local = {
+        name: model["source"].removeprefix(LOCAL)
+        for name, model in study.config["models"].items()
+        if model["source"].startswith(LOCAL)
+    }
+    for name, path in local.items():
+        sizes = facts(path)
+        for variant in study.variants:
+            refusals.check_recipe(f"{variant.slug} on model {name}", variant.recipe, sizes)
+
+
+def _criteria(study: Study) -> None:
+    for name, criterion in study.config["thresholds"]["criteria"].items():
+        if "relative" in criterion and criterion["metric"] in DISTANCES:
+            raise ValueError(
+                f"thresholds.criteria.{name}: '{criterion['metric']}' is 0 for the reference, so "
+                "nothing is relative to it; give `at` instead of `relative`."
+            )
+        if "probe" in criterion:
+            require(criterion["probe"], study.config["probes"], f"probe in thresholds.criteria.{name}")
+
+
+def _decoding(study: Study) -> None:
+    for decoder in study.decoding.decoders:
+        for other in study.decoding.others_of(decoder.slug()):
+            require(other, study.by_slug, f"variant in decoding.decoders.{decoder.method}")
+    for path in study.decoding.prompt_files():
+        if not Path(path).is_file():
+            raise ValueError(f"decoding.prompts.path: '{path}' does not exist.")

@@ -1,0 +1,159 @@
+"""What the tables say, in sentences with numbers: the opening of summary and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from hemorrhage.analysis import mitigations, tables, thresholds
+from hemorrhage.analysis.curves import REFERENCE, Curve, curves, label
+from hemorrhage.figures.decoding import decoder_label, text_rows
+from hemorrhage.figures.overview import ranked
+from hemorrhage.reporting import expansion_findings, wording
+
+UNDECIDED_KL = 0.01  # nats; above it a perplexity below the reference's is damage that perplexity does not see
+
+
+def sentences(
+    metrics: pd.DataFrame,
+    found: pd.DataFrame,
+    compared: pd.DataFrame,
+    grid: dict[str, Any],
+    criteria: Mapping[str, dict[str, Any]],
+) -> list[str]:
+    """Return the findings of a study, the most important first.
+
+    Args:
+        metrics: metrics.tsv.
+        found: thresholds.tsv.
+        compared: mitigations.tsv.
+        grid: the study's grid.
+        criteria: name -> {"metric", "at"}.
+    """
+    result = []
+    for panel in ranked(curves(metrics, grid), found, criteria):
+        result.append(_survivor(panel, found, grid, criteria))
+    result.extend(_mitigation(group, grid, criteria) for _, group in _compared(compared, criteria))
+    result.extend([*_hidden(metrics, grid), *_control(metrics), *_decoding(metrics, grid)])
+    result.extend(expansion_findings.sentences(metrics, grid))
+    return [sentence for sentence in result if sentence]
+
+
+def _survivor(
+    panel: list[Curve], found: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str, dict[str, Any]]
+) -> str:
+    """Which sweep of an axis goes farthest, and which breaks first."""
+    name = wording.primary(criteria)
+    rows = {
+        row["sweep"]: row
+        for row in tables.dicts(
+            found[(found.model == panel[0].model) & (found.criterion == name) & (found.protocol == panel[0].protocol)]
+        )
+    }
+
+    known = [
+        curve
+        for curve in panel
+        if curve.sweep in rows
+        and rows[curve.sweep]["state"] in (thresholds.INSIDE, thresholds.NOT_REACHED, thresholds.EXCEEDED)
+    ]
+    if not known:
+        return ""
+    axis, first, last = known[0].axis, known[0], known[-1]
+    text = (
+        f"{wording.axis(axis)}: within {wording.criterion(criteria[name])}, "
+        f"{label(first.sweep, grid)} {_reach(rows[first.sweep], axis)}"
+    )
+    if _reach(rows[last.sweep], axis) != _reach(rows[first.sweep], axis):
+        text += f"; first to break is {label(last.sweep, grid)}, which {_reach(rows[last.sweep], axis)}"
+    return _capital(text) + "."
+
+
+def _reach(row: Mapping[str, Any], axis: Mapping[str, Any]) -> str:
+    """How far a sweep goes, as the end of a sentence."""
+    inside, outside = wording.level(row["inside"]), wording.level(row["outside"])
+    if row["state"] == thresholds.NOT_REACHED:
+        return f"goes beyond {inside}, the farthest level tested"
+    if row["state"] == thresholds.EXCEEDED or (row["inside"] == axis["harmless"] and axis["integer"]):
+        return f"does not last to {outside}, the mildest level tested"
+    if axis["integer"]:
+        return f"lasts to {inside} but not to {outside}"
+    return f"lasts to {wording.threshold(row, axis)}"
+
+
+def _compared(compared: pd.DataFrame, criteria: Mapping[str, dict[str, Any]]):
+    rows = compared[(compared.kind == "threshold") & (compared.criterion == wording.primary(criteria))]
+    return tables.groups(rows, ["model", "mitigation", "sweep", "sweep_baseline"], sort=True)
+
+
+def _mitigation(rows: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str, dict[str, Any]]) -> str:
+    row = tables.dicts(rows.iloc[:1])[0]
+    verb = {
+        mitigations.HELPS: "helps",
+        mitigations.HURTS: "hurts",
+        mitigations.SAME: "makes no difference that the data can show",
+    }.get(row["verdict"], "is undecided")
+    moves = "does not move" if row["shift"] == 0 else f"moves by {wording.shift(row)}"
+    return (
+        f"Mitigation {row['mitigation'].replace('_', ' ')} {verb} against {label(row['sweep_baseline'], grid)}: "
+        f"the threshold at {wording.criterion(criteria[row['criterion']])} {moves}."
+    )
+
+
+def _hidden(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
+    """Variants whose perplexity is not worse although their distribution has moved."""
+    wide = pivot(metrics)
+    if not {"kl", "perplexity_ratio"} <= set(wide.columns):
+        return []
+    hidden = wide[(wide.perplexity_ratio <= 1) & (wide.kl > UNDECIDED_KL)].sort_values("kl", ascending=False)
+    if hidden.empty:
+        return []
+    worst = hidden.reset_index().iloc[0]
+    plural = "variants have" if len(hidden) > 1 else "variant has"
+    return [
+        f"{len(hidden)} {plural} a perplexity no worse than the reference's at a KL above {UNDECIDED_KL:g} nat "
+        f"({label(worst.variant, grid)}: ratio {wording.number(worst.perplexity_ratio)}, KL "
+        f"{wording.number(worst.kl)}): perplexity alone would not see this damage."
+    ]
+
+
+def _control(metrics: pd.DataFrame) -> list[str]:
+    """The reference through the path of every variant."""
+    rows = metrics[(metrics.variant == REFERENCE) & (metrics.metric == "kl") & (metrics.probe == "fidelity")]
+    if rows.empty:
+        return []
+    worst = float(rows.value.max())
+    if worst == 0:
+        return ["Control: the unmodified model, measured like every variant, has a KL of exactly 0."]
+    return [
+        f"Control failed: the unmodified model has a KL of {wording.number(worst)}; every number here holds only "
+        "above that."
+    ]
+
+
+def _decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
+    """Per model and decoder, the variant whose text parts first from the reference's."""
+    text = text_rows(metrics)
+    rows = text[(text.metric == "weight_effect.first_divergence") & (text.variant != REFERENCE)]
+    result = []
+    for (_, decoder), group in tables.groups(rows, ["model", "decoder"], sort=True):
+        group = group.sort_values(["value", "variant"])
+        first, last = group.iloc[0], group.iloc[-1]
+        result.append(
+            f"Text by {decoder_label(decoder)}: the weights of {label(last.variant, grid)} keep the "
+            f"reference's words for {wording.number(last.value)} tokens, those of "
+            f"{label(first.variant, grid)} for {wording.number(first.value)}."
+        )
+    return result
+
+
+def pivot(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the fidelity values with one row per (model, variant) and one column per metric."""
+    rows = metrics[metrics.probe == "fidelity"].drop_duplicates(["model", "variant", "metric"])
+    return rows.pivot(index=["model", "variant"], columns="metric", values="value")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
