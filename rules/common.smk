@@ -29,6 +29,8 @@ except (WorkflowError, ValueError) as error:
 MODEL = "results/models/{model}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
 TABLES = "results/tables"
+# The rules that run a model take a GPU where this machine has one. A cluster's profile says what its nodes have.
+GPU = int(any(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def software(*packages):

@@ -32,7 +32,7 @@ rule generate_text:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         decoder=lambda wildcards: STUDY.decoding.settings_of(wildcards.decoder),
         others=lambda wildcards: get_others([wildcards.decoder])[0],
@@ -78,7 +78,7 @@ rule measure_forced:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         decoders={decoder: STUDY.decoding.settings_of(decoder) for decoder in DECODERS},
         others=get_others(DECODERS)[0],

@@ -33,7 +33,7 @@ for probe in STUDY.config["probes"]:
         threads: 1
         resources:
             mem_mb=get_memory_mb,
-            gpu=1,
+            gpu=GPU,
         params:
             probe=STUDY.probe(probe),
             given={

@@ -26,7 +26,7 @@ rule modify_model:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         recipe=lambda wildcards: get_variant(wildcards).recipe,
         given={

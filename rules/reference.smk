@@ -24,7 +24,7 @@ rule measure_reference:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         dtype=STUDY.config["dtype"],
         batch=STUDY.config["batch"],
@@ -49,7 +49,7 @@ rule measure_protocols:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         plans=STUDY.tokens.protocol_plans(),
         text=STUDY.config["texts"][STUDY.config["tokens"]["evaluation"]["text"]],
@@ -81,7 +81,7 @@ rule collect_gradients:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
-        gpu=1,
+        gpu=GPU,
     params:
         dtype=STUDY.config["dtype"],
         software=TORCH,
