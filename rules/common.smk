@@ -16,7 +16,7 @@ SCRIPTS = (
 )
 sys.path.insert(0, str(SCRIPTS))
 
-from hemorrhage import plugins
+from hemorrhage import jobs, plugins
 from hemorrhage.planning import closure, figure_plan, refusals, study
 from hemorrhage.sources import fetch
 
@@ -30,7 +30,7 @@ MODEL = "results/models/{model}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
 TABLES = "results/tables"
 # The rules that run a model take a GPU where this machine has one. A cluster's profile says what its nodes have.
-GPU = int(any(Path("/dev").glob("nvidia[0-9]*")))
+GPU = jobs.gpu_is_here()
 
 
 def software(*packages):

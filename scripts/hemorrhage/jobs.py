@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.5
@@ -43,6 +44,11 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
             raise
         log.error("The device is out of memory: lower `batch` in the config, or use a device with more. (%s)", error)
         sys.exit(1)
+
+
+def gpu_is_here() -> int:
+    """Return 1 if this machine has a GPU that torch could use, else 0; asked without torch while rules are read."""
+    return int(any(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def device(snakemake: Any) -> str:
