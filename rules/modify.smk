@@ -11,8 +11,7 @@ A variant is its recipe: its checkpoint lies in a cache and is not an output, so
 rule modify_model:
     input:
         base=f"{MODEL}/base/hemorrhage.json",
-        # Before any variant, but another level in the study makes no variant again.
-        checked=ancient(f"{MODEL}/checked.json"),
+        checked=f"{MODEL}/checked.json",
         data=get_modification_data,
         sources=get_modification_sources,
     output:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hemorrhage.planning.study import Study
 
 LOCAL = "path:"
+BASE = "results/models/{model}/base"
 DISTANCES = ("kl", "kl_reverse", "delta_nll", "jensen_shannon", "total_variation")
 
 
@@ -52,14 +53,13 @@ def _calibrations(study: Study) -> None:
 
 
 def _variants(study: Study) -> None:
-    """What a local config.json can tell: a width that a group does not divide, more blocks than there are."""
-    local = {
-        name: model["source"].removeprefix(LOCAL)
-        for name, model in study.config["models"].items()
-        if model["source"].startswith(LOCAL)
-    }
-    for name, path in local.items():
-        sizes = facts(path)
+    """What a config.json tells: a width that a group does not divide, more blocks than there are.
+
+    It is known for a local model, and for every model whose base is there already.
+    """
+    for name, model in study.config["models"].items():
+        source = model["source"]
+        sizes = facts(source.removeprefix(LOCAL) if source.startswith(LOCAL) else BASE.format(model=name))
         for variant in study.variants:
             refusals.check_recipe(f"{variant.slug} on model {name}", variant.recipe, sizes)
 
