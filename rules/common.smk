@@ -83,6 +83,17 @@ def baseline_of(probe):
     return get_baseline
 
 
+def get_modification_software(wildcards):
+    """Versions of what can change a variant's weights."""
+    steps = STUDY.by_slug[wildcards.variant].steps
+    own = {
+        package
+        for step in steps
+        for package in getattr(step.plugin.module, "PACKAGES", ())
+    }
+    return TORCH | software(*own)
+
+
 def get_modification_sources(wildcards):
     methods = [step.method for step in STUDY.by_slug[wildcards.variant].steps]
     return sources("modify_model.py", "modifications", methods)

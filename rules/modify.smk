@@ -34,7 +34,7 @@ rule modify_model:
             "chunk": STUDY.config["chunk"],
         },
         trust=lambda wildcards: STUDY.trusted(wildcards.model),
-        software=TORCH,
+        software=get_modification_software,
     script:
         "../scripts/modify_model.py"
 

@@ -16,7 +16,9 @@ It may define
 
 - ``CHANGES``: what its example changes, for the contract test: "targets" (the default), "norms", "routers", "config"
   (no weight), "blocks" (a rearranged list of unchanged blocks), "copies" (one whose new blocks differ from what they
-  copy) or "shapes" (other weights altogether);
+  copy), "widths" (matrices that lost whole rows and columns, and biases of matrices) or "shapes" (other weights
+  altogether);
+- ``PACKAGES``: names of further packages that can change its weights;
 - ``LOSSLESS = True``: its example leaves the logits bit-equal too;
 - ``TOLERANCE``: by how much ``NEUTRAL`` may move the logits, where the same sum is made in another order;
 - ``unsuited(model) -> str | None``: the sentence with which it refuses an architecture, None if it serves it.
