@@ -133,6 +133,9 @@ def test_the_example_changes_every_target_and_only_targets(method, architecture)
     changes = getattr(METHODS[method].module, "CHANGES", "targets")
     if changes == "shapes":
         return  # its own tests say what the new weights are
+    if changes == "widths":
+        assert_only_widths_changed(model, before)
+        return
     if achieved.get("layer_map", list(range(3))) != list(range(3)):
         assert_blocks_are_copies(model, before, achieved["layer_map"], changes == "copies")
         return
@@ -165,6 +168,24 @@ def assert_blocks_are_copies(model, before, layer_map, only_first=False):
         assert all(torch.equal(parameter, theirs[name]) for name, parameter in block.named_parameters())
     outside = {name: p for name, p in before.named_parameters() if not name.startswith(path)}
     assert all(torch.equal(p, outside[name]) for name, p in model.named_parameters() if not name.startswith(path))
+
+
+def assert_only_widths_changed(model, before):
+    """Matrices have only rows and columns that they had, some are narrower, and nothing else is touched."""
+    found, originals = targets.find(model), {target.name: target for target in targets.find(before)}
+    narrower = 0
+    for new in found:
+        old = originals[new.name].weight
+        narrower += new.weight.shape != old.shape
+        for kept, source in ((new.weight, old), (new.weight.T, old.T)):
+            if kept.shape[1] == source.shape[1]:
+                assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in source.tolist()}, new.name
+    assert narrower
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in before.parameters())
+    inside, old = tuple(f"{target.module_name}." for target in found), dict(before.named_parameters())
+    outside = {name: p for name, p in model.named_parameters() if not name.startswith(inside)}
+    assert set(outside) == {name for name in old if not name.startswith(inside)}
+    assert all(torch.equal(parameter, old[name]) for name, parameter in outside.items())
 
 
 @every_method

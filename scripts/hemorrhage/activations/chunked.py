@@ -24,7 +24,7 @@ class _Reached(Exception):
     """Every statistic of the stage has this chunk; the rest of the block need not run."""
 
 
-class _Block:
+class Block:
     """One block and, for every chunk, the arguments of its call besides the hidden states."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -60,7 +60,7 @@ def walk(
     statistics: tuple[str, ...],
 ) -> None:
     """Show every group of ``plan``, as ``calibration.walk`` says; ``chunks`` are [n, L] int64 on the model's device."""
-    layers, hidden = _catch(model, chunks)
+    layers, hidden = catch(model, chunks)
     for block, groups in zip(layers, plan, strict=True):
         for stage in [groups] if order == "block" else _stages(groups):
             sums = {planned: Statistics(planned.targets[0].in_features, statistics, model.device) for planned in stage}
@@ -71,7 +71,7 @@ def walk(
             hidden[index] = block(x, index)
 
 
-def _gather(block: _Block, hidden: list[torch.Tensor], sums: dict[Planned, Statistics]) -> None:
+def _gather(block: Block, hidden: list[torch.Tensor], sums: dict[Planned, Statistics]) -> None:
     """Sum the inputs of one stage's groups over all chunks."""
     planned_of = {target: planned for planned in sums for target in planned.targets}
     missing: set[Planned] = set()
@@ -101,11 +101,11 @@ def _stages(groups: list[Planned]) -> list[list[Planned]]:
     return list(stages.values())
 
 
-def _catch(model: PreTrainedModel, chunks: tuple[torch.Tensor, ...]) -> tuple[list[_Block], list[torch.Tensor]]:
+def catch(model: PreTrainedModel, chunks: tuple[torch.Tensor, ...]) -> tuple[list[Block], list[torch.Tensor]]:
     """Return the blocks with their arguments, and the hidden states that enter the first one, by chunk."""
     _, modules = blocks(model)
-    layers = [_Block(module) for module in modules]
-    shapes = _tuple_sizes(model, modules, chunks[0])
+    layers = [Block(module) for module in modules]
+    shapes = tuple_sizes(model, modules, chunks[0])
     hidden: list[torch.Tensor] = []
     with contextlib.ExitStack() as stack:
         for block, size in zip(layers, shapes, strict=True):
@@ -116,7 +116,7 @@ def _catch(model: PreTrainedModel, chunks: tuple[torch.Tensor, ...]) -> tuple[li
 
 
 @contextlib.contextmanager
-def _idle(block: _Block, size: int | None, hidden: list[torch.Tensor], first: bool) -> Iterator[None]:
+def _idle(block: Block, size: int | None, hidden: list[torch.Tensor], first: bool) -> Iterator[None]:
     """Let a block hand its input on and keep its arguments."""
 
     def forward(*args: object, **kwargs: object) -> object:
@@ -136,7 +136,7 @@ def _idle(block: _Block, size: int | None, hidden: list[torch.Tensor], first: bo
             block.module.forward = before
 
 
-def _tuple_sizes(model: PreTrainedModel, modules: nn.ModuleList, tokens: torch.Tensor) -> list[int | None]:
+def tuple_sizes(model: PreTrainedModel, modules: nn.ModuleList, tokens: torch.Tensor) -> list[int | None]:
     """For every block the length of the tuple that it returns, None if it returns a tensor."""
     sizes: dict[nn.Module, int | None] = {}
 

@@ -1,10 +1,13 @@
 """Dropping whole blocks: depth pruning, after which the model is smaller and faster on any device.
 
-Which blocks go is decided once, on the unchanged model: those that change the residual stream least on calibration
-text (block influence), or those of a place in the stack. Without healing by training it breaks early. It costs one
-forward pass over the calibration tokens.
+Which blocks go: those that change the residual stream least on calibration text (block influence), those of a place in
+the stack, the stretch over which the stream turns least (angular), or, one after the other, the block without which the
+loss is least (sleb). All but the last are decided once, on the unchanged model, and cost one forward pass over the
+calibration tokens; sleb costs about half a pass for every block that is left, again for each one that goes. Without
+healing by training it breaks early.
 
-Men et al., ShortGPT: Layers in Large Language Models are More Redundant Than You Expect, 2024 (arXiv 2403.03853).
+Men et al., ShortGPT, 2024 (arXiv 2403.03853), influence; Gromov et al., The Unreasonable Ineffectiveness of the Deeper
+Layers, 2024 (arXiv 2403.17887), angular; Song et al., SLEB, 2024 (arXiv 2402.09025), sleb.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ AXIS = Axis("blocks", harmless=0, integer=True, unit="blocks dropped")
 NEUTRAL = {"blocks": 0}
 EXAMPLE = {"blocks": 1}
 REPAIRS: tuple[str, ...] = ()
-WHERE = ("influence", "first", "middle", "last")
+WHERE = ("influence", "first", "middle", "last", "angular", "sleb")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Settings:
 
     Attributes:
         blocks: how many, 0 or more; at least one block must stay.
-        where: "influence" (lowest first), "first", "middle" (and outwards) or "last".
-        calibration: name of the calibration set on which influence is measured.
+        where: "influence" (lowest first), "first", "middle" (and outwards), "last", "angular" (neighbours over which
+            the stream turns least) or "sleb" (greedily by loss).
+        calibration: name of the calibration set on which they are chosen.
     """
 
     blocks: int = 1
@@ -49,17 +53,18 @@ def refuse(settings: Settings, facts: dict[str, int]) -> None:
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
-    """Drop the blocks; returns which, and the influence of every block where it was measured.
+    """Drop the blocks; returns which, and what was measured to choose them.
 
     Raises ValueError if no block would stay, or the architecture fixes by depth what a block is.
     """
-    from hemorrhage.architecture import blocks, targets
+    from hemorrhage.architecture import blocks, depth_choice, targets
 
     depth = len(targets.blocks(model)[1])
     refuse(settings, {"num_hidden_layers": depth})
-    chosen, influence = blocks.order(model, settings.where, data.tokens(settings.calibration), data.chunk)
-    dropped = sorted(chosen[: settings.blocks])
+    dropped, measured = depth_choice.choose(
+        model, settings.where, settings.blocks, data.tokens(settings.calibration), data.chunk
+    )
     layer_map = [index for index in range(depth) if index not in dropped]
     if dropped:
         blocks.rearrange(model, layer_map)
-    return {"dropped": dropped, "share": len(dropped) / depth, "influence": influence, "layer_map": layer_map}
+    return {"dropped": dropped, "share": len(dropped) / depth, **measured, "layer_map": layer_map}
