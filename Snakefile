@@ -20,6 +20,7 @@ include: "rules/measure.smk"
 include: "rules/decode.smk"
 include: "rules/tables.smk"
 include: "rules/report.smk"
+include: "rules/speed.smk"
 
 
 wildcard_constraints:
@@ -42,6 +43,7 @@ rule all:
         "results/summary.md",
         rules.collect_metrics.input.records,
         FIGURES,
+        SPEED,
 
 
 # The tables without figures and report.

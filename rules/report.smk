@@ -4,6 +4,10 @@ REQUIRED INPUTS: results/tables/*.tsv, windows.parquet
 OUTPUTS: results/figures/*.svg and *.png, results/summary.md, results/report.html
 """
 
+COMBINATIONS = (
+    [f"{TABLES}/combinations.tsv"] if "surface" in figure_plan.figures(STUDY) else []
+)
+
 TEXTS = [f"{TABLES}/texts.tsv"] if STUDY.chosen("decoding") else []
 
 FIGURES = [
@@ -55,6 +59,7 @@ rule write_summary:
         thresholds=f"{TABLES}/thresholds.tsv",
         mitigations=f"{TABLES}/mitigations.tsv",
         floors=f"{TABLES}/floors.tsv",
+        combinations=COMBINATIONS,
         bases=every(f"{MODEL}/base/hemorrhage.json", [""]),
         sources=sources("write_summary.py"),
     output:
@@ -83,6 +88,7 @@ rule write_report:
         floors=f"{TABLES}/floors.tsv",
         figures=[figure for figure in FIGURES if figure.endswith(".svg")],
         texts=TEXTS,
+        combinations=COMBINATIONS,
         bases=every(f"{MODEL}/base/hemorrhage.json", [""]),
         template=relative("rules/report/report.html.j2"),
         style=relative("rules/report/report.css"),

@@ -114,3 +114,24 @@ rule compare_mitigations:
         software=TABLE,
     script:
         "../scripts/compare_mitigations.py"
+
+
+# Two steps together against the sum of each alone, paired; made where a study has a grid of two steps.
+rule compare_combinations:
+    input:
+        windows=f"{TABLES}/windows.parquet",
+        sources=sources("compare_combinations.py"),
+    output:
+        combinations=f"{TABLES}/combinations.tsv",
+    log:
+        "results/logs/compare_combinations.log",
+    benchmark:
+        "results/benchmarks/compare_combinations.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        software=TABLE,
+    script:
+        "../scripts/compare_combinations.py"

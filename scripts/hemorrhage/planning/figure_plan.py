@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hemorrhage import plugins
+from hemorrhage.planning import combinations
 from hemorrhage.planning.variants import REFERENCE
 
 if TYPE_CHECKING:
     from hemorrhage.planning.study import Study
 
 DECODING = ("decoding", "divergence", "amplification", "published_decoding")
-OWN_TABLES = {"divergence": ["divergence"], "protocols": ["protocols"]}
+OWN_TABLES = {"divergence": ["divergence"], "protocols": ["protocols"], "surface": ["combinations"]}
 PUBLISHED = {"published_decoding": ["resources/published/paper_decoding.tsv"]}
 
 
@@ -22,6 +23,8 @@ def figures(study: Study) -> dict[str, dict[str, str]]:
     found |= {f"family_{family}": {"name": "family", "family": family} for family in families}
     if any(step.plugin.module.REPAIRS for variant in study.variants for step in variant.steps):
         found["mitigations"] = {"name": "mitigations"}
+    if combinations.found(study.grid()):
+        found["surface"] = {"name": "surface"}
     if study.chosen("decoding"):
         found |= {name: {"name": name} for name in DECODING}
     drawn = plugins.found("figures")  # a probe may have a figure of its own, under its name

@@ -50,9 +50,10 @@ class Study:
         return {variant.slug: variant for variant in self.variants}
 
     def chosen(self, probe: str) -> list[str]:
-        """The slugs of the variants that ``probe`` (or "decoding") measures; the reference is always one."""
-        section = self.config["decoding"] if probe == "decoding" else self.config["probes"][probe]
-        if probe == "decoding" and not section["decoders"]:
+        """The slugs of the variants that ``probe`` (or "decoding", "speed") measures; the reference is always one."""
+        own = probe in ("decoding", "speed")
+        section = self.config.get(probe, {"variants": []}) if own else self.config["probes"][probe]
+        if (probe == "decoding" and not section["decoders"]) or (probe == "speed" and not section["variants"]):
             return []
         patterns = section["variants"]
         slugs = list(self.by_slug)

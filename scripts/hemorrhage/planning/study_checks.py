@@ -28,7 +28,7 @@ def check(study: Study) -> None:
     _ = study.tokens.protocol, study.exported(), study.tokens.protocol_plans()
     _criteria(study)
     _decoding(study)
-    for probe in [*study.config["probes"], "decoding"]:
+    for probe in [*study.config["probes"], "decoding", "speed"]:
         study.chosen(probe)
 
 

@@ -11,7 +11,7 @@ from hemorrhage.analysis import mitigations, tables, thresholds
 from hemorrhage.analysis.curves import REFERENCE, Curve, curves, label
 from hemorrhage.figures.decoding import decoder_label, text_rows
 from hemorrhage.figures.overview import ranked
-from hemorrhage.reporting import expansion_findings, wording
+from hemorrhage.reporting import combination_findings, expansion_findings, wording
 
 UNDECIDED_KL = 0.01  # nats; above it a perplexity below the reference's is damage that perplexity does not see
 
@@ -22,6 +22,7 @@ def sentences(
     compared: pd.DataFrame,
     grid: dict[str, Any],
     criteria: Mapping[str, dict[str, Any]],
+    combined: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return the findings of a study, the most important first.
 
@@ -31,6 +32,7 @@ def sentences(
         compared: mitigations.tsv.
         grid: the study's grid.
         criteria: name -> {"metric", "at"}.
+        combined: combinations.tsv, if the study has a grid of two steps.
     """
     result = []
     for panel in ranked(curves(metrics, grid), found, criteria):
@@ -38,6 +40,8 @@ def sentences(
     result.extend(_mitigation(group, grid, criteria) for _, group in _compared(compared, criteria))
     result.extend([*_hidden(metrics, grid), *_control(metrics), *_decoding(metrics, grid)])
     result.extend(expansion_findings.sentences(metrics, grid))
+    if combined is not None:
+        result.extend(combination_findings.sentences(combined, grid))
     return [sentence for sentence in result if sentence]
 
 
