@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import transformers
 
 import tiny
 import tiny_gguf
-from hemorrhage import files
+from hemorrhage import files, plugins
 from hemorrhage.architecture import gguf_files, models
 from hemorrhage.planning import local_config
 
@@ -182,3 +185,16 @@ def test_facts_are_read_from_a_local_config(architecture, tmp_path):
     assert (facts["hidden_size"], facts["num_hidden_layers"], facts["vocab_size"]) == (32, 3, tiny.VOCABULARY)
     assert facts.get("intermediate_size", 64) == 64
     assert local_config.facts(tmp_path / "nowhere") == {}
+
+
+def test_loading_a_model_does_not_import_scikit_learn(folder):
+    code = f"""
+import sys
+from hemorrhage.architecture import models
+models.load({str(folder)!r}, "float32", "cpu")
+print("sklearn" in sys.modules)
+import sklearn
+"""
+    environment = os.environ | {"PYTHONPATH": str(plugins.PROJECT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.split()) == (0, ["False"]), done.stderr
