@@ -194,5 +194,5 @@ DECODERS = [decoder.slug() for decoder in STUDY.decoding.decoders]
 
 def get_own_tables(figure):
     """The tables and published numbers that only one figure reads."""
-    tables = [f"{TABLES}/{name}.tsv" for name in figure_plan.own_tables(figure)]
+    tables = [f"{TABLES}/{name}" for name in figure_plan.own_tables(figure)]
     return tables + [relative(file) for file in figure_plan.published_tables(figure)]

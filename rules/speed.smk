@@ -13,7 +13,7 @@ SPEED = (
 )
 
 
-# It takes all cores, so that nothing runs beside it.
+# It takes all cores, however many, so that nothing runs beside it: Snakemake gives a job what there is.
 rule measure_speed:
     input:
         modification=f"{VARIANT}/modification.json",
@@ -29,7 +29,7 @@ rule measure_speed:
     priority: 10
     conda:
         "../envs/hemorrhage.yaml"
-    threads: workflow.cores or 1
+    threads: 512
     resources:
         mem_mb=get_memory_mb,
         gpu=GPU,

@@ -1,7 +1,8 @@
 """This part gathers the records into tables and finds what they say.
 
 REQUIRED INPUTS: variants/*/{probe}.json, variants/*/text/*.json, reference/evaluation/reference.json
-OUTPUTS: results/tables/{metrics,floors,thresholds,mitigations}.tsv, windows.parquet
+OUTPUTS: results/tables/{metrics,floors,thresholds,mitigations,statements}.tsv, windows.parquet; combinations.tsv and
+protocols.tsv where a study asks for them
 
 Everything after `collect_metrics` reads tables only.
 """
@@ -135,3 +136,25 @@ rule compare_combinations:
         software=TABLE,
     script:
         "../scripts/compare_combinations.py"
+
+
+# The qualitative statements of paper and field, tested on this study.
+rule judge_statements:
+    input:
+        metrics=f"{TABLES}/metrics.tsv",
+        windows=f"{TABLES}/windows.parquet",
+        sources=sources("judge_statements.py"),
+    output:
+        statements=f"{TABLES}/statements.tsv",
+    log:
+        "results/logs/judge_statements.log",
+    benchmark:
+        "results/benchmarks/judge_statements.jsonl"
+    conda:
+        "../envs/hemorrhage.yaml"
+    threads: 1
+    params:
+        grid=STUDY.grid(),
+        software=TABLE,
+    script:
+        "../scripts/judge_statements.py"

@@ -5,7 +5,9 @@ from hemorrhage.reporting import notes, summary
 
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
-        paths = {name: snakemake.input[name] for name in ("metrics", "thresholds", "mitigations", "floors")}
+        paths = {
+            name: snakemake.input[name] for name in ("metrics", "thresholds", "mitigations", "floors", "statements")
+        }
         paths |= {"combinations": snakemake.input.combinations[0]} if snakemake.input.combinations else {}
         summary.write(
             paths,

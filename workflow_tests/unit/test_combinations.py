@@ -30,6 +30,7 @@ class Grid(Study):
 
     def __init__(self, entries):
         object.__setattr__(self, "variants", expand(entries))
+        object.__setattr__(self, "config", {"tokens": {"evaluation": {"text": "t"}, "calibration": {}}})
 
 
 STUDY = Grid(ENTRIES).grid()

@@ -8,7 +8,7 @@ import example_study
 import pytest
 
 from hemorrhage import plugins
-from hemorrhage.analysis import tables
+from hemorrhage.analysis import statements, tables
 from hemorrhage.reporting import findings, report, summary
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "rules" / "report" / "report.html.j2"
@@ -65,7 +65,7 @@ def test_the_page_is_well_formed_and_needs_nothing_from_outside(example, figures
     assert not reader.open and len(reader.ids) == len(set(reader.ids))
     assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
     assert "@import" not in page and "url(http" not in page and "<script" not in page
-    for part in ("overview", "pruning", "mitigations", "decoding", "methods"):
+    for part in ("overview", "pruning", "mitigations", "statements", "decoding", "methods"):
         assert f'id="{part}"' in page
     assert "Q4_1 file &amp; its weights" in page and "Removes what matters least." in page
 
@@ -85,7 +85,9 @@ def test_figures_take_the_colours_of_the_theme_and_keep_their_ids_apart(figures)
 
 def test_findings_name_survivors_mitigations_control_and_hidden_damage(example):
     read = [tables.read(example[name]) for name in ("metrics", "thresholds", "mitigations")]
-    text = " ".join(findings.sentences(*read, example["study"], example_study.CRITERIA))
+    judged = statements.read(example["statements"])
+    text = " ".join(findings.sentences(*read, example["study"], example_study.CRITERIA, judged))
+    assert "statements of paper and field that this study can test" in text
     assert "gradient aware lasts to 0.35 [0.33, 0.37]" in text
     assert "helps against magnitude" in text and "KL of exactly 0" in text
     assert "perplexity alone would not see this damage" in text

@@ -17,6 +17,7 @@ from hemorrhage.analysis.curves import Curve, curves, label
 from hemorrhage.reporting import plotting, wording
 
 LARGEST_RATIO = 1e4
+MOST = len(plotting.PALETTE)  # curves in a panel
 
 
 def draw(
@@ -48,11 +49,25 @@ def draw(
 
 
 def panels(found: list[Curve], family: str) -> list[list[Curve]]:
-    """Return the family's curves grouped by model and axis; single points alone make no panel if curves exist."""
+    """Return the family's curves grouped by model and axis, as many in a row as there are colours.
+
+    Single points alone make no panel if curves exist, and make room where a panel has more curves than colours.
+    """
     shown = sorted((curve for curve in found if curve.family == family), key=_panel)
     rows = [list(group) for _, group in groupby(shown, key=_panel)]
-    walked = [row for row in rows if any(len(curve.levels) - curve.anchored > 1 for curve in row)]
-    return walked or rows
+    walked = [row for row in rows if any(_walks(curve) for curve in row)]
+    result = []
+    for row in walked or rows:
+        if len(row) > MOST and row in walked:
+            row = [curve for curve in row if _walks(curve)]
+        parts = -(-len(row) // MOST)
+        size = -(-len(row) // parts)
+        result += [row[start : start + size] for start in range(0, len(row), size)]
+    return result
+
+
+def _walks(curve: Curve) -> bool:
+    return len(curve.levels) - curve.anchored > 1
 
 
 def _panel(curve: Curve) -> tuple:

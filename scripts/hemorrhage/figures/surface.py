@@ -16,6 +16,11 @@ from hemorrhage.analysis.curves import REFERENCE, label
 from hemorrhage.planning.combinations import Combination, found
 from hemorrhage.reporting import combination_findings, heatmaps, plotting, wording
 
+SECTION = "Combinations"
+CAPTION = (
+    "Left: KL of two steps together, with lines of equal damage. Right: ΔNLL of both together against the sum of the "
+    "ΔNLL of each alone, with 95 % intervals of the difference, paired by window; on the line damage adds up."
+)
 LARGEST = 50.0  # nats; what is beyond has the darkest colour
 PLACES = {combinations.MORE: 1, combinations.LESS: 2, combinations.SAME: 0, combinations.OPEN: 3}
 

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from hemorrhage.planning.study import Study
 
 DECODING = ("decoding", "divergence", "amplification", "published_decoding")
-OWN_TABLES = {"divergence": ["divergence"], "protocols": ["protocols"], "surface": ["combinations"]}
+OWN_TABLES = {
+    "divergence": ["divergence.tsv"],
+    "protocols": ["protocols.tsv"],
+    "surface": ["combinations.tsv"],
+    "calibration": ["windows.parquet"],
+    "patterns": ["windows.parquet"],
+}
 PUBLISHED = {"published_decoding": ["resources/published/paper_decoding.tsv"]}
 
 
@@ -25,6 +31,11 @@ def figures(study: Study) -> dict[str, dict[str, str]]:
         found["mitigations"] = {"name": "mitigations"}
     if combinations.found(study.grid()):
         found["surface"] = {"name": "surface"}
+    single = [dict(variant.steps[0].settings) for variant in study.variants if len(variant.steps) == 1]
+    if len({settings["calibration"] for settings in single if "calibration" in settings}) > 1:
+        found["calibration"] = {"name": "calibration"}
+    if any(settings.get("pattern") for settings in single):
+        found["patterns"] = {"name": "patterns"}
     if study.chosen("decoding"):
         found |= {name: {"name": name} for name in DECODING}
     drawn = plugins.found("figures")  # a probe may have a figure of its own, under its name
@@ -37,7 +48,7 @@ def figures(study: Study) -> dict[str, dict[str, str]]:
 
 
 def own_tables(figure: str) -> list[str]:
-    """The tables that only one figure reads."""
+    """The files of tables that only one figure reads."""
     return OWN_TABLES.get(figure, [])
 
 

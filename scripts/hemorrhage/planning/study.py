@@ -133,4 +133,6 @@ class Study:
             "axes": {method: vars(module.AXIS) for method, module in modules.items() if module.AXIS},
             "repairs": {method: list(module.REPAIRS) for method, module in modules.items()},
             "recipes": {variant.slug: variant.recipe for variant in self.variants},
+            "calibrations": self.tokens.calibrations(),
+            "evaluation_text": self.config["tokens"]["evaluation"]["text"],
         }

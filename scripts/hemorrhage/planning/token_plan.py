@@ -55,6 +55,11 @@ class TokenPlan:
         first = {name: tokens[name] for name in ("evaluation", "fit") if name in tokens}
         return {**first, **{f"calibration.{key}": value for key, value in tokens["calibration"].items()}}
 
+    def calibrations(self) -> dict[str, dict[str, Any]]:
+        """Text and number of sequences of every calibration set."""
+        named = self.config["tokens"]["calibration"].items()
+        return {name: {key: spec[key] for key in ("text", "windows")} for name, spec in named}
+
     def specs(self, name: str) -> dict[str, dict[str, Any]]:
         """The specifications of token set ``name`` and of all sets that choose their articles before it."""
         sets = self.sets

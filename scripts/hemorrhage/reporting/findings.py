@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from hemorrhage.analysis import mitigations, tables, thresholds
+from hemorrhage.analysis import mitigations, statements, tables, thresholds
 from hemorrhage.analysis.curves import REFERENCE, Curve, curves, label
 from hemorrhage.figures.decoding import decoder_label, text_rows
 from hemorrhage.figures.overview import ranked
@@ -22,6 +22,7 @@ def sentences(
     compared: pd.DataFrame,
     grid: dict[str, Any],
     criteria: Mapping[str, dict[str, Any]],
+    judged: pd.DataFrame,
     combined: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return the findings of a study, the most important first.
@@ -32,6 +33,7 @@ def sentences(
         compared: mitigations.tsv.
         grid: the study's grid.
         criteria: name -> {"metric", "at"}.
+        judged: statements.tsv.
         combined: combinations.tsv, if the study has a grid of two steps.
     """
     result = []
@@ -42,7 +44,25 @@ def sentences(
     result.extend(expansion_findings.sentences(metrics, grid))
     if combined is not None:
         result.extend(combination_findings.sentences(combined, grid))
+    result.extend(_statements(judged))
     return [sentence for sentence in result if sentence]
+
+
+def _statements(judged: pd.DataFrame) -> list[str]:
+    """How many of the qualitative statements hold, and which fail."""
+    found = []
+    for model, rows in tables.groups(judged, "model"):
+        name = f" on {model}" if judged.model.nunique() > 1 else ""
+        counts = [f"{int((rows.verdict == word).sum())} {word}" for word in statements.VERDICTS]
+        failing = "; ".join(
+            f"“{row.statement}” ({row.held} of {row.comparisons} comparisons hold)"
+            for row in tables.rows(rows[rows.verdict == statements.FAILS])
+        )
+        found.append(
+            f"Of {len(rows)} statements of paper and field that this study can test{name}: {', '.join(counts)}"
+            + (f"; failing: {failing}." if failing else ".")
+        )
+    return found
 
 
 def _survivor(

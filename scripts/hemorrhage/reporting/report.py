@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from hemorrhage import files, plugins
-from hemorrhage.analysis import combinations, tables
+from hemorrhage.analysis import combinations, statements, tables
 from hemorrhage.analysis.curves import REFERENCE
 from hemorrhage.reporting import findings, plotting, sections, wording
 
@@ -38,8 +38,8 @@ def write(
     """Write report.html.
 
     Args:
-        paths: the tables by name: metrics, thresholds, mitigations, floors; texts if any were generated, combinations
-            if the study has some.
+        paths: the tables by name: metrics, thresholds, mitigations, floors, statements; texts if any were generated,
+            combinations if the study has some.
         figures: stem -> SVG file; overview, family_{family}, mitigations, decoding, and those of probes.
         grid: the study's grid.
         settings: criteria and severity.
@@ -49,6 +49,7 @@ def write(
         descriptions: method -> what it does, one sentence.
     """
     read = {name: tables.read(paths[name]) for name in ("metrics", "thresholds", "mitigations", "floors")}
+    read["statements"] = statements.read(paths["statements"])
     read |= {"combinations": combinations.read(paths["combinations"])} if "combinations" in paths else {}
     folder = Path(template).parent
     environment = jinja2.Environment(
@@ -97,7 +98,9 @@ def _content(
     return {
         "models": sorted(metrics.model.unique()),
         "facts": _facts(metrics, found),
-        "findings": findings.sentences(metrics, found, compared, grid, criteria, read.get("combinations")),
+        "findings": findings.sentences(
+            metrics, found, compared, grid, criteria, read["statements"], read.get("combinations")
+        ),
         "families": [
             {
                 "name": name,
@@ -109,6 +112,7 @@ def _content(
             for name in names
         ],
         "probes": _probes(drawn),
+        "statements": sections.statements(read["statements"]),
         "shifts": sections.shifts(compared, grid, criteria),
         "differences": sections.differences(compared, grid),
         "decoding": sections.decoding(metrics, grid),

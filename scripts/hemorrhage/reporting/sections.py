@@ -95,6 +95,23 @@ def thresholds(found: pd.DataFrame, family: str, grid: dict[str, Any], criteria:
     return table
 
 
+def statements(judged: pd.DataFrame) -> Table:
+    """Return what became of every qualitative statement that the study can test."""
+    several = judged.model.nunique() > 1
+    head = [*(["model"] if several else []), "statement", "verdict", "comparisons that hold", "those that do not"]
+    rows = [
+        [
+            *([row["model"]] if several else []),
+            row["statement"],
+            _verdict(row["verdict"]),
+            f"{row['held']} of {row['comparisons']}",
+            _first(row["against"]),
+        ]
+        for row in tables.dicts(judged)
+    ]
+    return Table(head, rows, text=len(head))
+
+
 def shifts(compared: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str, dict[str, Any]]) -> Table:
     """Return how far each mitigation moves each threshold."""
     table = Table(["mitigated", "baseline", "criterion", "threshold before", "after", "shift, 95 %", "verdict"], text=3)
@@ -221,6 +238,13 @@ def pairing(metrics: pd.DataFrame) -> Table:
             numbers = (ratios.median(), ratios.min(), ratios.max())
             table.rows.append([str(model), str(len(ratios)), *map(wording.number, numbers)])
     return table
+
+
+def _first(listed: str, most: int = 4) -> str:
+    """The first entries of a list in words, and how many more there are."""
+    entries = listed.split("; ") if listed else []
+    more = f"; and {len(entries) - most} more" if len(entries) > most else ""
+    return "; ".join(entries[:most]) + more
 
 
 def _verdict(word: str) -> tuple[str, str]:

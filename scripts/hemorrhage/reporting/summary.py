@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hemorrhage import files
-from hemorrhage.analysis import combinations, tables
+from hemorrhage.analysis import combinations, statements, tables
 from hemorrhage.reporting import findings, sections
 
 
@@ -16,7 +16,7 @@ def write(
     """Write summary.md.
 
     Args:
-        paths: the tables by name: metrics, thresholds, mitigations; combinations if the study has some.
+        paths: the tables by name: metrics, thresholds, mitigations, statements; combinations if the study has some.
         grid: the study's grid.
         settings: criteria and severity.
         notes: what a reader must know of this study, a sentence each.
@@ -24,7 +24,8 @@ def write(
     """
     metrics, found, compared = (tables.read(paths[name]) for name in ("metrics", "thresholds", "mitigations"))
     combined = combinations.read(paths["combinations"]) if "combinations" in paths else None
-    told = findings.sentences(metrics, found, compared, grid, settings["criteria"], combined)
+    judged = statements.read(paths["statements"])
+    told = findings.sentences(metrics, found, compared, grid, settings["criteria"], judged, combined)
     parts = ["# Summary", "## Findings", _list(told)]
     for family in sections.families(metrics):
         parts += [

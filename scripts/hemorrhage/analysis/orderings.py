@@ -1,0 +1,140 @@
+"""Whether one variant does less damage than another, on the same windows: what qualitative statements are made of."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hemorrhage.analysis import curves, statistics, tables
+
+HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
+
+
+@dataclass
+class Tally:
+    """The comparisons of one statement, each in words.
+
+    Attributes:
+        held: those that were shown.
+        failed: those that were shown to be the other way.
+        undecided: those that the windows do not tell.
+    """
+
+    held: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """How many comparisons there were."""
+        return len(self.held) + len(self.failed) + len(self.undecided)
+
+    @property
+    def verdict(self) -> str:
+        """Fails if one comparison does, holds if all do."""
+        return FAILS if self.failed else OPEN if self.undecided else HOLDS
+
+    def add(self, verdict: str, text: str) -> None:
+        """Count one comparison."""
+        {HOLDS: self.held, FAILS: self.failed, OPEN: self.undecided}[verdict].append(text)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one model.
+
+    Attributes:
+        model: its name.
+        metrics: metrics.tsv, the rows of this model.
+        windows: (model, variant, metric) -> sums [B], counts [B].
+        study: the grid.
+    """
+
+    model: str
+    metrics: pd.DataFrame
+    windows: Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
+    study: Mapping[str, Any]
+
+    @cached_property
+    def singles(self) -> dict[str, Mapping[str, Any]]:
+        """The measured variants of one step: slug -> the step (method, settings)."""
+        recipes = self.study["recipes"].items()
+        return {slug: recipe[0] for slug, recipe in recipes if len(recipe) == 1 and self.has(slug)}
+
+    @cached_property
+    def curves(self) -> list[curves.Curve]:
+        """Every sweep with two levels or more."""
+        return curves.curves(self.metrics, dict(self.study))
+
+    @cached_property
+    def _fidelity(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        rows = self.metrics[self.metrics.probe == curves.PROBE].drop_duplicates(["variant", "metric"])
+        return {(row["variant"], row["metric"]): row for row in tables.dicts(rows)}
+
+    def has(self, slug: str) -> bool:
+        """Whether the damage of a variant was measured."""
+        return (self.model, slug, "kl") in self.windows
+
+    def value(self, slug: str, metric: str = "kl") -> Mapping[str, Any]:
+        """Return value, low and high of a metric of a variant."""
+        return self._fidelity[slug, metric]
+
+    def name(self, slug: str) -> str:
+        """How people call a variant."""
+        return curves.label(slug, dict(self.study))
+
+    def level(self, slug: str) -> float | None:
+        """Return the level of a variant of one step on its axis; None without one."""
+        step = self.singles[slug]
+        axis = self.study["axes"].get(step["method"])
+        level = step["settings"].get(axis["setting"]) if axis else None
+        return float(level) if isinstance(level, int | float) else None
+
+    def difference(self, less: str, more: str, metric: str = "kl") -> statistics.Estimate:
+        """Return the paired difference ``less`` − ``more`` of a metric, nats a token."""
+        sums, counts = self.windows[self.model, less, metric]
+        baseline, _ = self.windows[self.model, more, metric]
+        return statistics.paired_difference(
+            sums, baseline, counts, statistics.index_matrix(self.model, "evaluation", len(counts))
+        )
+
+    def best(self, slugs: Iterable[str]) -> str:
+        """Return the variant of least KL."""
+        return min(slugs, key=lambda slug: (self.value(slug)["value"], slug))
+
+    def ordered(self, chains: Iterable[Sequence[str]]) -> Tally:
+        """Compare the neighbours of every chain of variants, in which damage should grow from left to right."""
+        tally = Tally()
+        for chain in chains:
+            for less, more in itertools.pairwise(chain):
+                kl = [self.value(slug)["value"] for slug in (less, more)]
+                text = f"{self.name(less)} {_short(kl[0])} < {self.name(more)} {_short(kl[1])}"
+                tally.add(less_damage(self.difference(less, more)), text)
+        return tally
+
+
+def is_plain(step: Mapping[str, Any]) -> bool:
+    """Whether a step is calibrated as usual and prunes every block alike."""
+    settings = step["settings"]
+    return settings.get("calibration", "default") == "default" and settings.get("allocation", "uniform") == "uniform"
+
+
+def less_damage(found: statistics.Estimate) -> str:
+    """Return HOLDS if a difference shows less damage, FAILS if it shows more, else OPEN; an infinite one shows it."""
+    if math.isnan(found.value):
+        return OPEN  # both are infinite
+    low, high = (found.value, found.value) if math.isinf(found.value) else (found.low, found.high)
+    if high < 0:
+        return HOLDS
+    return FAILS if low > 0 else OPEN
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"

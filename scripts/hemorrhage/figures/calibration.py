@@ -1,0 +1,81 @@
+"""What the calibration text does: damage by number of sequences, a line per text, a panel per method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from hemorrhage.analysis import calibrations, tables
+from hemorrhage.analysis.calibrations import Point
+from hemorrhage.analysis.orderings import Measured
+from hemorrhage.reporting import plotting
+
+SECTION = "Calibration"
+CAPTION = (
+    "The same method at the same level, calibrated on other articles of the text that it is evaluated on and on "
+    "another text, by the number of calibration sequences; bars are 95 % intervals over the evaluation windows. Both "
+    "axes are logarithmic."
+)
+COLUMNS = 3
+
+
+def draw(
+    paths: Mapping[str, str],
+    grid: dict[str, Any],
+    settings: Mapping[str, Any],
+    figure: Mapping[str, str],
+    svg: str,
+    png: str,
+) -> None:
+    """Write the panels of every model. Arguments: see the package."""
+    metrics, windows = tables.read(paths["metrics"]), tables.read_windows(paths["windows"])
+    models = [Measured(str(model), group, windows, grid) for model, group in tables.groups(metrics, "model")]
+    panels = [
+        (measured, name, list(points))
+        for measured in models
+        for name, points in groupby(calibrations.points(measured), key=lambda point: point.group)
+    ]
+    if not panels:
+        plotting.message(svg, png, "No method was calibrated on two sets.")
+        return
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    with plotting.figure(rows, columns, (10.5, 3.6 * rows), sharey=True) as (drawn, axes):
+        for axis in axes.flat[len(panels) :]:
+            axis.axis("off")
+        for axis, (measured, name, points) in zip(axes.flat, panels, strict=False):
+            _panel(axis, measured, points)
+            axis.set_title(f"{measured.model}: {name}" if len(models) > 1 else name)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("KL(reference ‖ variant), nats")
+        axes.flat[0].legend(fontsize=8)
+        plotting.save(drawn, svg, png)
+
+
+def _panel(axes: Axes, measured: Measured, points: Sequence[Point]) -> None:
+    for place, (text, found) in enumerate(groupby(points, key=lambda point: point.text)):
+        own = list(found)
+        rows = [measured.value(point.slug) for point in own]
+        values = [row["value"] for row in rows]
+        ends = [[plotting.finite_or(abs(row["value"] - row[end]), 0.0) for row in rows] for end in ("low", "high")]
+        axes.errorbar(
+            [point.sequences * 1.03 ** (place - 0.5) for point in own],  # beside each other, not on each other
+            values,
+            yerr=ends,
+            color=plotting.PALETTE[place % len(plotting.PALETTE)],
+            marker=plotting.MARKERS[place % len(plotting.MARKERS)],
+            linestyle="-" if own[0].near else "--",
+            linewidth=1.4,
+            capsize=3,
+            label=f"{text}, {'near' if own[0].near else 'far'}",
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    numbers = sorted({point.sequences for point in points})
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("calibration sequences")
