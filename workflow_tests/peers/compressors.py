@@ -111,17 +111,18 @@ def smoothquant(bits, alpha):
     ]
 
 
-def gptqmodel(folder, target, **settings):
-    """Quantise with GPTQModel in float32, without its own options, and write the packed checkpoint to ``target``."""
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(torch.get_num_threads()))
+def gptqmodel(folder, **settings):
+    """(GPTQModel's model in float32 with asymmetric grids, the calibration rows); nothing is quantised yet."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # its pools refuse fewer
     from gptqmodel import GPTQModel, QuantizeConfig
 
-    config = QuantizeConfig(sym=False, mse=0.0, damp_percent=0.01, act_group_aware=False, offload_to_disk=False, **settings)
-    packing = GPTQModel.load(str(Path(folder) / "base"), config, dtype=torch.float32, device="cpu")
-    rows = calibration(folder)
-    packing.quantize(
-        [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in rows],
-        batch_size=1,
-        calibration_sort=None,
+    config = QuantizeConfig(
+        sym=False, mse=0.0, damp_percent=0.01, act_group_aware=False, offload_to_disk=False, **settings
     )
-    packing.save(str(target))
+    packing = GPTQModel.load(str(Path(folder) / "base"), config, dtype=torch.float32, device="cpu")
+    return packing, [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in calibration(folder)]
+
+
+def quantize(packing, rows):
+    """Let GPTQModel quantise on the rows in their order."""
+    packing.quantize(rows, batch_size=1, calibration_sort=None)
