@@ -1,6 +1,6 @@
 """Time and memory of this project's compression methods against the libraries that do one each, on one model.
 
-    python workflow_tests/benchmarks/compression_speed.py FOLDER [--methods wanda gptq] [--rounds 3] [--threads 2] [--write]
+    python workflow_tests/benchmarks/compression_speed.py FOLDER [--methods wanda gptq] [--rounds 3] [--threads 2]
 
 FOLDER is a model's result folder with ``base/`` and ``tokens/calibration.default.npz``, for instance
 ``results/models/smollm2-135m``. Every run is a process of its own that loads the model, compresses it and writes the
@@ -124,7 +124,9 @@ def measure(arguments):
         for method, sides in sides_of.items():
             for side in sides:
                 found[method][side].append(run(side, method, arguments))
-                print(method, side, {key: round(value, 1) for key, value in found[method][side][-1].items()}, flush=True)
+                print(
+                    method, side, {key: round(value, 1) for key, value in found[method][side][-1].items()}, flush=True
+                )
     return [_row(method, found[method]) for method in arguments.methods]
 
 
@@ -132,7 +134,9 @@ def _row(method, runs):
     _, peer, bound = CASES[method]
     cells = [method, peer or "none"]
     for key in ("proper", "whole", "cpu", "peak"):
-        medians = [f"{statistics.median(one[key] for one in runs[side]):.{0 if key == 'peak' else 1}f}" for side in runs]
+        medians = [
+            f"{statistics.median(one[key] for one in runs[side]):.{0 if key == 'peak' else 1}f}" for side in runs
+        ]
         cells.append(" / ".join(medians))
         if peer:
             ratios = [ours[key] / theirs[key] for ours, theirs in zip(runs["ours"], runs["peer"], strict=True)]

@@ -17,11 +17,15 @@ def calibration(folder):
     return torch.as_tensor(TokenSet.load(Path(folder) / "tokens" / "calibration.default.npz").tokens, dtype=torch.long)
 
 
-def load(folder):
-    """The unmodified model."""
+def load(folder, blocks=None):
+    """The unmodified model; with ``blocks`` its first ones alone, with the final norm and the head behind them."""
     from hemorrhage.architecture import models
 
-    return models.load(Path(folder) / "base", "float32", "cpu")
+    model = models.load(Path(folder) / "base", "float32", "cpu")
+    if blocks:
+        model.model.layers = model.model.layers[:blocks]
+        model.config.num_hidden_layers = blocks
+    return model
 
 
 def ours(model, folder, method, settings):
@@ -33,14 +37,17 @@ def ours(model, folder, method, settings):
     return plugin.module.apply(model, plugin.settings(settings), ModificationData(Path(folder)))
 
 
-def llmcompressor(model, folder, recipe):
-    """Modify ``model`` in place by a recipe of llm-compressor."""
+def llmcompressor(model, folder, recipe, backwards=False):
+    """Modify ``model`` in place by a recipe of llm-compressor; ``backwards`` gives the last sequence first."""
     from datasets import Dataset
     from llmcompressor import oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
     from loguru import logger
 
     logger.remove()
-    rows = calibration(folder).tolist()
+    if not torch.accelerator.is_available():
+        IntermediatesCache.pin_memory = lambda self, batch: None  # AWQ pins memory for an accelerator that is not there
+    rows = calibration(folder).tolist()[:: -1 if backwards else 1]
     return oneshot(
         model=model,
         dataset=Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}),
@@ -120,7 +127,9 @@ def gptqmodel(folder, **settings):
         sym=False, mse=0.0, damp_percent=0.01, act_group_aware=False, offload_to_disk=False, **settings
     )
     packing = GPTQModel.load(str(Path(folder) / "base"), config, dtype=torch.float32, device="cpu")
-    return packing, [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in calibration(folder)]
+    return packing, [
+        {"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in calibration(folder)
+    ]
 
 
 def quantize(packing, rows):

@@ -13,6 +13,12 @@ NAME = "smollm2-135m"
 WINDOWS = 8  # of the evaluation set, which shares no article with the calibration set
 
 
+def shared(tmp_path_factory):
+    """The folder of ``prepare``, made once in a run of pytest."""
+    folder = tmp_path_factory.getbasetemp() / "default-model"
+    return folder if (folder / "tokens" / "calibration.default.npz").is_file() else prepare(folder)
+
+
 def prepare(folder):
     """Write ``base/`` and ``tokens/`` of the default model into ``folder`` as a run has them; skips where it cannot."""
     from hemorrhage import cache
@@ -30,7 +36,7 @@ def prepare(folder):
     _script("prepare_model").prepare(source, config["dtype"], (), folder / "base")
     for name in ("evaluation", "calibration.default"):
         path = folder / "tokens" / f"{name}.npz"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         _script("prepare_tokens").prepare(
             folder / "base", name, plan.specs(name), plan.texts_of(name), config["seed"], path
         )
