@@ -36,12 +36,12 @@ def quantized(tmp_path_factory):
 
 
 def test_on_equal_inputs_the_weights_are_gptqmodels(quantized):
-    dense, ours, peer, _ = quantized
+    _, ours, peer, _ = quantized
     for target in targets.find(ours)[:3]:  # queries, keys and values of the first block
-        other, before = peer.get_parameter(target.name), dense.get_parameter(target.name)
-        apart = float((other - target.weight).norm() / (target.weight - before).norm())
-        print(f"{target.name}: {apart:.4f} of the damage")
-        assert apart <= 0.1, target.name
+        other = peer.get_parameter(target.name)
+        share = float(torch.isclose(target.weight, other, rtol=2e-3, atol=1e-5).float().mean())
+        print(f"{target.name}: {share:.5f} equal but for the precision of the scales")
+        assert share >= 0.999, target.name
 
 
 def test_ours_does_no_more_damage_than_gptqmodel(quantized):

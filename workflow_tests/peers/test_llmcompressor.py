@@ -77,10 +77,12 @@ def first_block(folder):
     return Pairs(folder, blocks=1)
 
 
-def difference(pairs, case, target, other):
-    """‖peer − other‖ as a share of the damage ‖ours − dense‖."""
-    ours, dense = target.weight, pairs.dense.get_parameter(target.name)
-    return float((pairs.model(case, "peer").get_parameter(target.name) - other).norm() / (ours - dense).norm())
+def same(pairs, case, target):
+    """Share of a target's weights that the peer has too."""
+    peer = pairs.model(case, "peer").get_parameter(target.name)
+    share = float(torch.isclose(target.weight, peer, rtol=1e-4, atol=1e-6).float().mean())
+    print(f"{case}: {target.name}: {share:.5f} equal")
+    return share
 
 
 def test_wanda_is_the_peers(whole):
@@ -99,24 +101,28 @@ def test_ours_is_as_near_to_the_peer_as_the_peer_to_itself(whole, case):
     assert whole.kl(case, "peer", "ours") <= near
 
 
-@pytest.mark.parametrize(
-    ("case", "most"), [("sparsegpt", 0.2), ("gptq", 0.2), ("gptq by channel", 0.2)], ids=lambda value: str(value)
-)
-def test_on_equal_inputs_the_solvers_agree(first_block, case, most):
-    for target in targets.find(first_block.model(case, "ours")):
-        assert difference(first_block, case, target, target.weight) <= most, target.name
+@pytest.mark.parametrize("case", ["gptq", "gptq by channel"])
+def test_on_equal_inputs_gptq_is_the_peers(first_block, case):
+    found = targets.find(first_block.model(case, "ours"))
+    shares = [same(first_block, case, target) for target in found]
+    # keys and values meet bit-equal inputs; what the attention made differs in rounding, which flips a few weights
+    assert min(shares[1:3]) >= 0.9999
+    assert min(shares) >= 0.98
 
 
-def test_on_equal_inputs_the_masks_of_wanda_are_identical_but_for_one_weight_a_row(first_block):
+def test_on_equal_inputs_sparsegpt_prunes_what_the_peer_prunes(first_block):
+    for target in targets.find(first_block.model("sparsegpt", "ours")):
+        peer = first_block.model("sparsegpt", "peer").get_parameter(target.name)
+        share = float(((target.weight == 0) == (peer == 0)).float().mean())
+        print(f"sparsegpt: {target.name}: {share:.5f} of the mask equal")
+        assert share >= 0.99, target.name
+
+
+def test_on_equal_inputs_wanda_prunes_what_the_peer_prunes_and_the_nearest_count(first_block):
     for target in targets.find(first_block.model("wanda", "ours")):
         ours = target.weight == 0
         peer = first_block.model("wanda", "peer").get_parameter(target.name) == 0
-        # the peer prunes int(0.6 · n) weights of a row, this project the nearest whole number
-        assert int((ours ^ peer).sum(1).max()) <= 1, target.name
-
-
-def test_gptq_of_queries_keys_and_values_equals_the_peers(first_block):
-    for target in targets.find(first_block.model("gptq", "ours"))[:3]:
-        peer = first_block.model("gptq", "peer").get_parameter(target.name)
-        same = torch.isclose(target.weight, peer, rtol=1e-4, atol=1e-6).float().mean()
-        assert float(same) >= 0.999, target.name
+        width = target.in_features
+        assert (peer.sum(1) == int(SPARSITY * width)).all()
+        assert (ours.sum(1) == int(SPARSITY * width + 0.5)).all()
+        assert int((peer & ~ours).sum()) == 0, target.name
