@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from plain_solvers import plain_gptq
 
 from hemorrhage.methods import gptq_rounding, tensors
 from hemorrhage.methods.gptq_rounding import Options
@@ -16,39 +17,6 @@ def problem(rows=24, columns=64, tokens=400, seed=0, device="cpu"):
     x = torch.randn(tokens, columns, generator=generator) @ mix
     x[:, ::17] *= 8
     return torch.randn(rows, columns, generator=generator).to(device), (x.T @ x / tokens).to(device)
-
-
-def plain_gptq(weight, gram, options, damping=0.01):
-    """The loop of the paper in float64: one weight matrix, one column at a time, everything updated at once."""
-    w, h = weight.double().clone(), gram.double() + damping * gram.diagonal().mean().double() * torch.eye(len(gram))
-    columns = len(h)
-    order = gram.diagonal().argsort(descending=True, stable=True) if options.act_order else torch.arange(columns)
-    size = options.group or columns
-    fixed = [grid(w[:, start : start + size], options) for start in range(0, columns, size)]
-    w, h = w[:, order], h[order][:, order]
-    upper = torch.linalg.cholesky(torch.linalg.inv(h), upper=True)
-    result = torch.zeros_like(w)
-    for j in range(columns):
-        if options.static_groups:
-            step, low, high = fixed[int(order[j]) // size]
-        elif j % size == 0:
-            step, low, high = grid(w[:, j : j + size], options)
-        result[:, j] = torch.minimum(torch.maximum(torch.round(w[:, j] / step), low), high) * step
-        w[:, j:] -= ((w[:, j] - result[:, j]) / upper[j, j])[:, None] * upper[j, j:]
-    back = torch.empty_like(result)
-    back[:, order] = result
-    return back
-
-
-def grid(part, options):
-    """(step, lowest, highest multiple) for every row."""
-    if options.symmetric:
-        top = 2 ** (options.bits - 1) - 1
-        return part.abs().amax(1) / top, torch.full((len(part),), -top), torch.full((len(part),), top)
-    low, high = part.amin(1).clamp(max=0), part.amax(1).clamp(min=0)
-    step = (high - low) / (2**options.bits - 1)
-    zero = -torch.round(low / step)
-    return step, -zero, 2**options.bits - 1 - zero
 
 
 def output_error(changed, weight, gram):

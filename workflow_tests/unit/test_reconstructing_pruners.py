@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from plain_solvers import plain_sparsegpt
 
 import tiny
 from hemorrhage import plugins
@@ -24,30 +25,6 @@ def problem(out=24, width=40, rows=400, seed=0):
 
 def layer_error(weight, new, gram):
     return float((((weight - new) @ gram) * (weight - new)).sum())
-
-
-def plain_sparsegpt(weight, gram, sparsity, groups=None, damping=0.01, block=128):
-    """The reference code's steps on [out, in], one column after the other, with a mask of exact size."""
-    weight = weight.clone().double()
-    hessian = gram.double() + damping * gram.diagonal().double().mean() * torch.eye(len(gram), dtype=torch.double)
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
-    drop = torch.zeros_like(weight, dtype=torch.bool)
-    for start in range(0, weight.shape[1], block):
-        end = min(start + block, weight.shape[1])
-        if groups is None:
-            score = (weight[:, start:end] / factor.diagonal()[start:end]).square()
-            count = [math.floor(sparsity * len(weight) * edge + 0.5) for edge in (start, end)]
-            lowest = score.flatten().argsort()[: count[1] - count[0]]
-            drop[:, start:end] = torch.zeros(score.numel(), dtype=torch.bool).index_fill(0, lowest, True).view_as(score)
-        for j in range(start, end):
-            if groups and j % groups[1] == 0:
-                several = slice(j, j + groups[1])
-                score = (weight[:, several] / factor.diagonal()[several]).square()
-                lowest = score.argsort(1)[:, : groups[1] - groups[0]]
-                drop[:, several] = torch.zeros_like(score, dtype=torch.bool).scatter(1, lowest, True)
-            error = weight[:, j] * drop[:, j] / factor[j, j]
-            weight[:, j:] -= error[:, None] * factor[j, j:]
-    return drop, weight.masked_fill(drop, 0).float()
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,11 @@ def gradients(model: PreTrainedModel, tokens: Tensor) -> dict[str, Tensor]:
         tokens: [N, L] int64 calibration tokens.
 
     Raises:
-        ValueError: if a gradient is not finite.
+        ValueError: if a weight or a gradient is not finite.
     """
     found = targets.find(model)
+    for target in found:
+        tensors.require_finite(target.weight, target.name)
     sums = {id(target.parameter): torch.zeros_like(target.parameter, dtype=torch.float32) for target in found}
     with _watched(model, sums):
         for sample in tokens.to(model.device):

@@ -51,7 +51,9 @@ def quantize(weight: Tensor, gram: Tensor, options: Options, damping: float) -> 
     """
     order = gram.diagonal().argsort(descending=True, stable=True) if options.act_order else None
     columns = _ordered(weight, order).clone(memory_format=torch.contiguous_format)
-    factor, damping = factors.inverse_factor(gram if order is None else gram[order][:, order], damping)
+    # Rows are gathered several times faster than columns.
+    ordered = gram if order is None else gram[order].T.contiguous()[order]
+    factor, damping = factors.inverse_factor(ordered, damping)
     mean = float(gram.diagonal().mean())
     added = damping * mean if mean else 1.0  # without any input the factor is that of the identity
     result, damped_error = _round_columns(columns, factor, _grids(weight, options, order), options)

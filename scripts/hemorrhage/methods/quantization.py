@@ -53,8 +53,11 @@ def require_widths(group: int | None, targets: Iterable[Target]) -> None:
 
 
 def require_called(targets: Iterable[Target]) -> None:
-    """Raise ValueError if the input of a target cannot be quantised, before any weight is changed."""
+    """Raise ValueError if the input of a target cannot be quantised or its weight is not finite, before any change."""
+    from hemorrhage.methods.tensors import require_finite
+
     for target in targets:
+        require_finite(target.weight, target.name)
         if not target.called:
             raise ValueError(f"{target.name}: no module call shows its input alone, so its input cannot be quantised.")
 

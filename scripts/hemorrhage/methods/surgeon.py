@@ -2,7 +2,7 @@
 
 The solver of SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774), on the transpose: a column of the weight is a
 contiguous row here, so one step is three vectorised operations on all rows of all matrices that share the input. The
-update of columns further away is batched twice, over ``NEAR`` columns inside a block and over a block.
+update of the columns after a block is one product.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from hemorrhage.methods import tensors
-
-NEAR = 16  # columns whose updates are made one by one; matrix products do the rest
 
 
 def prune(
@@ -40,19 +38,17 @@ def prune(
     rows = [len(weight) for weight in weights]
     work = torch.cat([weight.float() for weight in weights]).T.contiguous()
     drop = torch.zeros_like(work)
-    near = NEAR
     if groups:
-        near = groups[1] * max(1, NEAR // groups[1])
-        block = near * max(1, block // near)
+        block = groups[1] * max(1, block // groups[1])
     for start in range(0, len(work), block):
         end = min(start + block, len(work))
         if groups is None:
             edges = factor.diagonal()[start:end, None]
             _choose(work[start:end] / edges, drop[start:end], rows, shares, start)
-        errors = _solve(work, drop, factor, start, end, near, groups)
+        errors = _solve(work[start:end], drop[start:end], factor[start:end, start:end], groups)
         work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     keep = drop == 0
-    work.masked_fill_(~keep, 0)
+    work.mul_(keep)
     return [
         (part_keep.T.contiguous(), part.T.contiguous())
         for part_keep, part in zip(keep.split(rows, dim=1), work.split(rows, dim=1), strict=True)
@@ -70,24 +66,25 @@ def _choose(scaled: Tensor, drop: Tensor, rows: list[int], shares: Sequence[floa
         mark.copy_(~tensors.keep_mask(score, count / score.numel(), "matrix"))
 
 
-def _solve(
-    work: Tensor, drop: Tensor, factor: Tensor, start: int, end: int, near: int, groups: tuple[int, int] | None
-) -> Tensor:
-    """Prune columns ``start`` to ``end`` of ``work`` [in, rows] in place; returns their errors [columns, rows]."""
-    errors = torch.empty_like(work[start:end])
-    diagonal = factor.diagonal().tolist()
-    for first in range(start, end, near):
-        last = min(first + near, end)
-        for column in range(first, last):
-            if groups and column % groups[1] == 0:
-                several = slice(column, column + groups[1])
-                score = (work[several] / factor.diagonal()[several, None]).abs().T.contiguous()
-                drop[several] = (~tensors.keep_mask_nm(score, *groups)).T.to(drop.dtype)
-            error = errors[column - start]
-            torch.mul(work[column], drop[column], out=error).div_(diagonal[column])
-            if column + 1 < last:
-                work[column + 1 : last].addr_(factor[column, column + 1 : last], error, alpha=-1)
-        if last < end:
-            part = errors[first - start : last - start]
-            work[last:end].addmm_(factor[first:last, last:end].T, part, alpha=-1)
+def _solve(columns: Tensor, drop: Tensor, factor: Tensor, groups: tuple[int, int] | None) -> Tensor:
+    """Prune a block ``columns`` [n, rows] in place by ``drop``, which groups fill; returns its errors [n, rows].
+
+    A column collects the errors before it when its turn comes: one product that reads, where updating all later
+    columns at once would read and write. The columns of a group n:m are compared, so they collect them together.
+    """
+    errors = torch.empty_like(columns)
+    coefficients = factor.T.contiguous()
+    edges = factor.diagonal()[:, None]
+    gates = drop / edges
+    first = 0
+    for index, (column, gate, error) in enumerate(zip(columns, gates, errors, strict=True)):
+        if groups and index % groups[1] == 0:
+            first, last = index, index + groups[1]
+            columns[first:last].addmm_(coefficients[first:last, :first], errors[:first], alpha=-1)
+            score = (columns[first:last] / edges[first:last]).abs().T.contiguous()
+            drop[first:last] = (~tensors.keep_mask_nm(score, *groups)).T.to(drop.dtype)
+            gates[first:last] = drop[first:last] / edges[first:last]
+        if index > first:
+            column.addmv_(errors[first:index].T, coefficients[index, first:index], alpha=-1)
+        torch.mul(column, gate, out=error)
     return errors

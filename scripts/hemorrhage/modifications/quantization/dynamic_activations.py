@@ -36,10 +36,15 @@ class Settings:
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
-    """Attach a per-token quantiser to every target. Raises ValueError if a target's input cannot be reached."""
+    """Attach a per-token quantiser to every target.
+
+    Raises ValueError if a target's input cannot be reached or a weight is not finite.
+    """
     from hemorrhage.architecture import attachments, targets
+    from hemorrhage.methods import quantization
 
     found = targets.find(model)
+    quantization.require_called(found)
     for target in found:
         attachments.attach(
             model,

@@ -45,10 +45,12 @@ class Settings:
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
-    """Attach a quantiser with a fixed step to every target. Raises ValueError if a target's input cannot be reached.
+    """Attach a quantiser with a fixed step to every target.
 
     A target whose inputs were all 0 on the calibration tokens takes the largest step of the model, and is counted; a
     channel that was always 0 takes the largest step of its target.
+
+    Raises ValueError if a target's input cannot be reached or a weight is not finite.
     """
     from hemorrhage.architecture import attachments, targets
 
