@@ -1,4 +1,4 @@
-"""The default model and the default study's token sets, made by the project's own preparation, for the peer tests."""
+"""The default model and the default study's token sets, made by the project's own preparation, for tests that need it."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 NAME = "smollm2-135m"
 WINDOWS = 8  # of the evaluation set, which shares no article with the calibration set
 
