@@ -15,9 +15,9 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     """Return (U, damping used): U upper triangular with UᵀU = H⁻¹ and H = gram + damping · mean(diagonal) · I.
 
     U is the inverse of R in H = R Rᵀ, R upper triangular, which is one Cholesky factorisation (of H read backwards) and
-    one triangular inverse, less than half the work of inverting H and factorising the inverse. If H has no factor, as with fewer
-    tokens than channels and little damping, damping grows tenfold until it has one. A matrix of zeros (no input at all)
-    counts as the identity.
+    one triangular inverse, less than half the work of inverting H and factorising the inverse. If H has no factor, as
+    with fewer tokens than channels and little damping, damping grows tenfold until it has one. A matrix of zeros (no
+    input at all) counts as the identity.
 
     Args:
         gram: [in, in] mean of x xᵀ, float32.
