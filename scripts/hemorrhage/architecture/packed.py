@@ -1,4 +1,4 @@
-"""Reading packed checkpoints (GPTQ, AWQ, bitsandbytes, compressed-tensors) as dense models.
+"""Reading packed checkpoints (GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors) as dense models.
 
 The weights that a file stands for are unpacked to the study's dtype by the library that reads the format: they can be
 measured on any device, changed further and saved. What is measured is the file, not the rounding of one kernel.
@@ -22,6 +22,7 @@ PACKAGES = {
     "gptq": ("gptqmodel", "optimum"),
     "awq": ("gptqmodel", "optimum"),
     "bitsandbytes": ("bitsandbytes",),
+    "torchao": ("torchao",),
     "compressed-tensors": ("compressed_tensors",),
 }
 
@@ -71,6 +72,9 @@ def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
     if quantizer is not None and quantizer.quantization_config.quant_method == "bitsandbytes":
         model.dequantize(dtype)
     for name, module in list(model.named_modules()):
+        if type(getattr(module, "weight", None)).__module__.startswith("torchao."):  # a tensor that packs itself
+            module.weight = nn.Parameter(module.weight.dequantize().to(dtype), requires_grad=False)
+            continue
         if hasattr(module, "dequantize_weight"):  # GPTQModel's layers keep weights as [in, out]
             weight = module.dequantize_weight().T
         elif getattr(module, "quantization_scheme", None) is not None and isinstance(module, nn.Linear):
@@ -96,8 +100,10 @@ def forget(model: PreTrainedModel) -> None:
 
 
 def _quantizes_activations(folder: Path) -> bool:
-    groups = (files.read_json(folder / "config.json")["quantization_config"].get("config_groups") or {}).values()
-    return any(group.get("input_activations") for group in groups)
+    config = files.read_json(folder / "config.json")["quantization_config"]
+    if config["quant_method"] == "torchao":
+        return "Activation" in str(config.get("quant_type"))  # in the name of the type, Int8DynamicActivation…
+    return any(group.get("input_activations") for group in (config.get("config_groups") or {}).values())
 
 
 def _has_a_way_back(conversion: Any) -> bool:
