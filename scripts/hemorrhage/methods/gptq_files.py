@@ -42,7 +42,9 @@ def refuse(settings: Any, facts: dict[str, int]) -> None:
     quantization.refuse_facts(settings.group, facts)
     for name in ("hidden_size", "intermediate_size"):
         if facts.get(name, 0) % MULTIPLE:
-            raise ValueError(f"{name}: {facts[name]} is not a multiple of {MULTIPLE}, and GPTQ files pack so many at a time.")
+            raise ValueError(
+                f"{name}: {facts[name]} is not a multiple of {MULTIPLE}, and GPTQ files pack so many at a time."
+            )
 
 
 def require_widths(settings: Any, model: PreTrainedModel) -> None:
@@ -53,10 +55,12 @@ def require_widths(settings: Any, model: PreTrainedModel) -> None:
 
 
 def unsuited(model: PreTrainedModel) -> str | None:
-    """Return why GPTQ files cannot hold all targets: no nn.Linear, or a width that the words do not divide."""
+    """Return why GPTQ files cannot hold all targets: no nn.Linear, an unfit width, a bias of more digits."""
+    import torch
+
     from hemorrhage.architecture import targets
 
-    reason = packing.unsuited(model, LIBRARY)
+    reason = packing.other_than_linear(model, LIBRARY)
     if reason:
         return reason
     for target in targets.find(model):
@@ -65,6 +69,13 @@ def unsuited(model: PreTrainedModel) -> str | None:
             return (
                 f"{type(model).__name__}: {target.name} has a width of {narrow}, and GPTQ files pack multiples of "
                 f"{MULTIPLE}."
+            )
+        bias = target.module.bias
+        # Any bias that a bfloat16 checkpoint brought is kept exactly, unless it is tiny.
+        if bias is not None and not torch.equal(bias.half().to(bias.dtype), bias):
+            return (
+                f"{type(model).__name__}: the bias of {target.module_name} has more digits than half precision, in "
+                "which GPTQ files hold biases."
             )
     return None
 

@@ -2,9 +2,9 @@
 
 A method of the family ``deployed`` has ``pack``, which writes what users serve through the library that they use. Its
 effect is that file's and no simulation's: the weights are read back by ``packed.load``, so every probe measures the
-file, and its bytes are counted on disk. Everything outside the targets must come back bit for bit. The file is in the
-study's dtype, so the part that is not packed counts 32 bits a weight with float32; ``bits_per_weight`` is of the targets
-alone, scales, zero points and indices included.
+file, and its bytes are counted on disk. Everything outside the targets must come back bit for bit. The file is in
+the study's dtype, so the part that is not packed counts 32 bits a weight with float32; ``bits_per_weight`` is of the
+targets alone, scales, zero points and indices included.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ def validate_group(settings: Any, least: int = 2) -> None:
     object.__setattr__(settings, "group", None if group is None else whole("group", group, least))
 
 
-def unsuited(model: PreTrainedModel, library: str) -> str | None:
+def other_than_linear(model: PreTrainedModel, library: str) -> str | None:
     """Return why a library cannot pack all targets of a model: it replaces nn.Linear layers by their calls."""
     from hemorrhage.architecture import targets
 
     other = next((target for target in targets.find(model) if target.kind != LINEAR), None)
     if other is None:
         return None
-    return f"{type(model).__name__}: {other.name} is not an nn.Linear that is called, and {library} packs no other weight."
+    return (
+        f"{type(model).__name__}: {other.name} is not an nn.Linear that is called, and {library} packs no other weight."
+    )
 
 
 def through_file(
-    model: PreTrainedModel, data: ModificationData, pack: Callable[[Path], None], library: str
+    model: PreTrainedModel, data: ModificationData, pack: Callable[[Path], None], unsuited: str | None
 ) -> dict[str, Any]:
     """Pack a model, read the file back, and write what it stands for into the targets.
 
@@ -54,7 +56,7 @@ def through_file(
         model: changed in place, in its targets alone.
         data: dtype and device of the weights that are read back.
         pack: writes the packed checkpoint of ``model`` into a folder.
-        library: named where an architecture is refused.
+        unsuited: why the library does not serve the architecture, None if it does.
 
     Returns:
         ``storage`` (the method that the file names), ``bytes_on_disk`` of its weight files, ``bytes_before`` (what the
@@ -69,9 +71,8 @@ def through_file(
     from hemorrhage.methods.quantization import Writer
     from hemorrhage.methods.tensors import require_finite
 
-    reason = unsuited(model, library)
-    if reason:
-        raise ValueError(reason)
+    if unsuited:
+        raise ValueError(unsuited)
     found = targets.find(model)
     for target in found:
         require_finite(target.weight, target.name)
@@ -82,10 +83,12 @@ def through_file(
         twin = packed.load(folder, str(method), data.dtype, data.device)
         stored, on_disk = tensor_bytes(folder), weight_bytes(folder)
     _require_untouched(model, twin, {target.name for target in found})
+    # By name: a library that replaces layers may leave them in another order.
+    weights = {target.name: target.weight for target in targets.find(twin)}
     writer = Writer(model)
-    for target, new in zip(found, targets.find(twin), strict=True):
+    for target in found:
         size = sum(stored[key] for key in stored if _holds(key, target.module_name))
-        writer.write(target, new.weight, 8 * size / new.weight.numel())
+        writer.write(target, weights[target.name], 8 * size / target.weight.numel())
     effect = writer.achieved()
     del effect["bits_per_parameter"]  # computed for half precision; the bytes of this file are known
     return {"storage": method, "bytes_on_disk": on_disk, "bytes_before": _dense_bytes(model), **effect}
@@ -103,7 +106,9 @@ def dense_folder(model: PreTrainedModel, data: ModificationData) -> Iterator[Pat
         yield folder
 
 
-def save_by_transformers(model: PreTrainedModel, data: ModificationData, config: Any, folder: str | os.PathLike) -> None:
+def save_by_transformers(
+    model: PreTrainedModel, data: ModificationData, config: Any, folder: str | os.PathLike
+) -> None:
     """Write the packed checkpoint that transformers makes of the model under a quantization config."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -1,8 +1,9 @@
 """8 bits through bitsandbytes: the checkpoint of LLM.int8() and of transformers' ``load_in_8bit``.
 
-Every weight goes to the nearest of 255 points, with one scale for an output channel. What is measured is the file: the
-kernels that serve it also quantise activations and keep outlier channels in half precision, which
-``outlier_split`` and ``dynamic_activations`` simulate. It costs one pass over the weights; ``int8`` is this project's own.
+Every weight goes to the nearest of 255 points, with one scale for an output channel. What is measured is the file:
+the kernels that serve it also quantise activations and keep outlier channels in half precision, which
+``outlier_split`` and ``dynamic_activations`` simulate. It costs one pass over the weights. ``int8`` is this project's
+own.
 
 Dettmers et al., LLM.int8(), 2022 (arXiv 2208.07339).
 """
@@ -30,14 +31,14 @@ def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: weights that are no nn.Linear."""
     from hemorrhage.methods import packing
 
-    return packing.unsuited(model, "bitsandbytes")
+    return packing.other_than_linear(model, "bitsandbytes")
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
     from hemorrhage.methods import packing
 
-    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), "bitsandbytes")
+    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
 
 
 def pack(model, settings: Settings, data, folder) -> None:

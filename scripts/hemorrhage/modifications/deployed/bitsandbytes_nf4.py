@@ -1,8 +1,8 @@
 """4 bits through bitsandbytes: the checkpoint of QLoRA and of transformers' ``load_in_4bit``.
 
-Every weight goes to the nearest of 16 values, NF4 (quantiles of a normal distribution) or FP4 (a 4-bit float), with one
-scale for 64 weights of the flattened matrix; with ``double_quantization`` the scales are themselves packed in 8 bits. No
-calibration; it costs one pass over the weights. ``nf4`` and ``fp4`` are this project's own, with any group.
+Every weight goes to the nearest of 16 values, NF4 (quantiles of a normal distribution) or FP4 (a 4-bit float), with
+one scale for 64 weights of the flattened matrix; with ``double_quantization`` the scales are themselves packed in 8
+bits. No calibration; it costs one pass over the weights. ``nf4`` and ``fp4`` are this project's own, with any group.
 
 Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, 2023 (arXiv 2305.14314).
 """
@@ -46,14 +46,14 @@ def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: weights that are no nn.Linear."""
     from hemorrhage.methods import packing
 
-    return packing.unsuited(model, "bitsandbytes")
+    return packing.other_than_linear(model, "bitsandbytes")
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
     from hemorrhage.methods import packing
 
-    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), "bitsandbytes")
+    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
 
 
 def pack(model, settings: Settings, data, folder) -> None:

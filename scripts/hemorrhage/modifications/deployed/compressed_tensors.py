@@ -48,12 +48,12 @@ def refuse(settings: Settings, facts: dict[str, int]) -> None:
 
 def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: weights that are no nn.Linear."""
-    return packing.unsuited(model, "compressed-tensors")
+    return packing.other_than_linear(model, "compressed-tensors")
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
-    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), "compressed-tensors")
+    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
     return {"bits": settings.bits, **effect}
 
 

@@ -3,8 +3,8 @@
 The library rounds the columns of a weight one after the other so that later ones make up for the error on the study's
 calibration tokens, and packs codes, zero points and half-precision scales. The file is read back as transformers reads
 it. Without ``act_order`` the library orders columns inside and between groups by activation (its default, "group
-aware"). It costs one pass a layer and sequence, and some seconds to import; ``gptq`` is this project's own, at any width
-and architecture.
+aware"). It costs one pass a layer and sequence, and some seconds to import. ``gptq`` is this project's own, at any
+width and on any architecture.
 
 Frantar et al., GPTQ, 2022 (arXiv 2210.17323); GPTQModel, the successor of AutoGPTQ.
 """
@@ -65,7 +65,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
     from hemorrhage.methods import packing
 
-    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), gptq_files.LIBRARY)
+    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
     return {"bits": settings.bits, **effect}
 
 

@@ -3,8 +3,8 @@
 The same format as ``gptqmodel_gptq``, whose solver Optimum calls, with Optimum's own pass over the blocks: every matrix
 of a block is rounded after the ones before it, on the study's calibration tokens. Optimum 2.3 leaves two things wrong
 that are put right here: it cannot write calibration tokens into its config (they are left out of it), and it names the
-format ``gptq_v2`` in the config.json of a symmetric file whose zero points it wrote in the older form, one lower, so that
-transformers reads every weight one step off. It costs two passes a matrix and sequence.
+format ``gptq_v2`` in the config.json of a symmetric file whose zero points it wrote in the older form, one lower, so
+that transformers reads every weight one step off. It costs a pass a matrix and sequence.
 
 Frantar et al., GPTQ, 2022 (arXiv 2210.17323).
 """
@@ -65,7 +65,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
     from hemorrhage.methods import packing
 
-    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), gptq_files.LIBRARY)
+    effect = packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
     return {"bits": settings.bits, **effect}
 
 
@@ -79,7 +79,9 @@ def pack(model, settings: Settings, data, folder) -> None:
     from optimum.gptq import GPTQQuantizer
 
     # Rows of a batch of one: Optimum calls the model with them as they are.
-    rows = [{name: row[None] for name, row in rows.items()} for rows in gptq_files.rows(data.tokens(settings.calibration))]
+    rows = [
+        {name: row[None] for name, row in rows.items()} for rows in gptq_files.rows(data.tokens(settings.calibration))
+    ]
     quantizer = GPTQQuantizer(
         bits=settings.bits,
         dataset=rows,

@@ -39,14 +39,14 @@ def unsuited(model) -> str | None:
     """Return why the architecture cannot be served: weights that are no nn.Linear."""
     from hemorrhage.methods import packing
 
-    return packing.unsuited(model, "torchao")
+    return packing.other_than_linear(model, "torchao")
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Pack the model and put what the file stands for into the targets; returns the file's sizes and the error."""
     from hemorrhage.methods import packing
 
-    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), "torchao")
+    return packing.through_file(model, data, lambda folder: pack(model, settings, data, folder), unsuited(model))
 
 
 def pack(model, settings: Settings, data, folder) -> None:
