@@ -46,6 +46,7 @@ rule export_variant:
         fidelity=f"{VARIANT}/fidelity.json",
         data=get_modification_data,
         sources=sources("export_variant.py"),
+        methods=get_modification_sources,
     output:
         folder=directory("results/exports/{model}/{variant}"),
     log:
@@ -58,6 +59,7 @@ rule export_variant:
     threads: 1
     resources:
         mem_mb=get_memory_mb,
+        gpu=GPU,
     params:
         given={
             "dtype": STUDY.config["dtype"],
@@ -65,7 +67,8 @@ rule export_variant:
             "chunk": STUDY.config["chunk"],
         },
         severity=STUDY.config["thresholds"]["severity"],
-        software=TORCH,
+        trust=lambda wildcards: STUDY.trusted(wildcards.model),
+        software=get_modification_software,
     script:
         "../scripts/export_variant.py"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,12 @@ class TinyData:
     chunk: int | None = None
     seed: int = 1
     dtype: str = "float32"
+
+    @cached_property
+    def base(self) -> Path:
+        """The reference's folder."""
+        self._folder = tempfile.TemporaryDirectory()
+        return tiny.write_folder(Path(self._folder.name), self.architecture)
 
     @cached_property
     def reference(self):

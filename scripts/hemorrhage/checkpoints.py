@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hemorrhage import cache, files, plugins
-from hemorrhage.architecture import attachments, models
+from hemorrhage.architecture import attachments, models, packed
 from hemorrhage.modification_data import ModificationData
 
 LOG = logging.getLogger(__name__)
@@ -103,13 +103,36 @@ def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[PreTra
     return model, record
 
 
+def pack(record: dict[str, Any], data: ModificationData, folder: Path) -> bool:
+    """Write the packed checkpoint that a variant's last step stands for; returns False if it stands for none.
+
+    The steps before it are followed again. Raises ValueError if the file reads back as other weights than the record's.
+    """
+    *before, last = record["recipe"]
+    plugin = plugins.get("modifications", last["method"])
+    if not hasattr(plugin.module, "pack"):
+        return False
+    model, _ = follow(before, data)
+    plugin.module.pack(model, plugin.settings(last["settings"]), data, folder)
+    method = packed.method_of(files.read_json(folder / "config.json"))
+    found = packed.load(folder, str(method), data.dtype, data.device)
+    for spec in record["attachments"]:
+        attachments.attach(found, spec)
+    if fingerprint(found) != record["fingerprint"]:
+        raise ValueError(
+            f"{last['method']}: the packed file written now reads back as other weights than those that were measured; "
+            "other software, another device or another number of threads made it."
+        )
+    return True
+
+
 def _start(recipe: list[dict[str, Any]], data: ModificationData) -> PreTrainedModel:
     """The reference, or the weights that the first step brings. Raises ValueError if a later step brings some."""
     brought = [hasattr(plugins.get("modifications", step["method"]).module, "load") for step in recipe]
     if any(brought[1:]):
         method = recipe[brought.index(True, 1)]["method"]
         raise ValueError(f"{method}: it brings its own weights, so it must be the first step.")
-    if not brought[0]:
+    if not any(brought):
         return models.load(data.base, data.dtype, data.device)
     plugin = plugins.get("modifications", recipe[0]["method"])
     return plugin.module.load(plugin.settings(recipe[0]["settings"]), data)

@@ -19,12 +19,16 @@ It may define
   copy), "widths" (matrices that lost whole rows and columns, and biases of matrices) or "shapes" (other weights
   altogether);
 - ``PACKAGES``: names of further packages that can change its weights;
+- ``REQUIRES``: those of them that it cannot do without and a plain environment may lack; a study is refused without;
 - ``LOSSLESS = True``: its example leaves the logits bit-equal too;
 - ``TOLERANCE``: by how much ``NEUTRAL`` may move the logits, where the same sum is made in another order;
 - ``unsuited(model) -> str | None``: the sentence with which it refuses an architecture, None if it serves it.
 
 It may define ``refuse(settings, facts)``, which raises ValueError for what a local config.json can tell, and, if it
-brings weights of its own, ``load(settings, data) -> model`` and ``identify(settings) -> str``, a digest of them.
+brings weights of its own, ``load(settings, data) -> model`` and ``identify(settings) -> str``, a digest of them. One
+that stands for a format of deployment defines ``pack(model, settings, data, folder)``, which writes the packed
+checkpoint of the model as it is; its ``apply`` measures that file (``methods/packing.py``), and ``snakemake export``
+keeps it.
 
 A *decoder* is a file in ``decoders/``, a *probe* a file in ``probes/``, a *figure* a file in ``figures/``; the
 docstrings of ``generation.py``, ``probing.py`` and ``plotting.py`` say what they define. Torch is imported inside

@@ -15,6 +15,7 @@ import torch
 import tiny
 from hemorrhage import checkpoints, plugins
 from hemorrhage.architecture import attachments, blocks, norms, routers, targets
+from hemorrhage.planning import refusals
 from tiny_data import TinyData
 
 METHODS = plugins.found("modifications")
@@ -30,12 +31,19 @@ def changed(method, architecture, **values):
     module = METHODS[method].module
     if hasattr(module, "load"):
         pytest.skip("it brings its own weights: workflow_tests/unit/test_given.py")
+    skip_without_packages(method)
     model, data = tiny.build(architecture), TinyData(architecture)
     settings = METHODS[method].settings(values or module.EXAMPLE)
     try:
         return model, module.apply(model, settings, data), None
     except ValueError as error:
         return None, None, str(error)
+
+
+def skip_without_packages(method):
+    absent = refusals.missing(METHODS[method])
+    if absent:
+        pytest.skip(f"{' and '.join(absent)} not installed: `make peers` installs the libraries of deployment")
 
 
 def example(method, architecture):
@@ -301,6 +309,7 @@ def test_every_block_runs(method, architecture):
 def test_weights_that_are_not_finite_never_leave_silently(method, tmp_path):
     if hasattr(METHODS[method].module, "load"):
         pytest.skip("it brings its own weights: workflow_tests/unit/test_given.py")
+    skip_without_packages(method)
     broken = tiny.build("llama")
     targets.find(broken)[3].weight[0, 0] = math.nan
     broken.save_pretrained(tmp_path / "base")

@@ -1,4 +1,4 @@
-"""Reading packed checkpoints (GPTQ, AWQ, bitsandbytes, compressed-tensors) as dense models.
+"""Reading packed checkpoints (GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors) as dense models.
 
 The weights that a file stands for are unpacked to the study's dtype by the library that reads the format: they can be
 measured on any device, changed further and saved. What is measured is the file, not the rounding of one kernel.
@@ -6,6 +6,7 @@ measured on any device, changed further and saved. What is measured is the file,
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ PACKAGES = {
     "gptq": ("gptqmodel", "optimum"),
     "awq": ("gptqmodel", "optimum"),
     "bitsandbytes": ("bitsandbytes",),
+    "torchao": ("torchao",),
     "compressed-tensors": ("compressed_tensors",),
 }
 
@@ -68,11 +70,17 @@ def load(folder: Path, method: str, dtype: str, device: str) -> PreTrainedModel:
 def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every packed layer of a loaded model by a dense nn.Linear, in place, and forget the packing."""
     quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None and quantizer.quantization_config.quant_method == "bitsandbytes":
+    is_of_bitsandbytes = quantizer is not None and quantizer.quantization_config.quant_method == "bitsandbytes"
+    if is_of_bitsandbytes and not quantizer.quantization_config.load_in_4bit:
         model.dequantize(dtype)
     for name, module in list(model.named_modules()):
+        if type(getattr(module, "weight", None)).__module__.startswith("torchao."):  # a tensor that packs itself
+            module.weight = nn.Parameter(module.weight.dequantize().to(dtype), requires_grad=False)
+            continue
         if hasattr(module, "dequantize_weight"):  # GPTQModel's layers keep weights as [in, out]
             weight = module.dequantize_weight().T
+        elif is_of_bitsandbytes and hasattr(getattr(module, "weight", None), "quant_state"):
+            weight = _four_bits(module.weight)
         elif getattr(module, "quantization_scheme", None) is not None and isinstance(module, nn.Linear):
             weight = module.weight  # compressed-tensors has unpacked it; its forward would round it once more
         else:
@@ -95,9 +103,24 @@ def forget(model: PreTrainedModel) -> None:
         del model.hf_device_map  # all on one device; transformers would take it for an offloaded model
 
 
+def _four_bits(parameter: Any) -> Tensor:
+    """The weight [out, in] that a 4-bit parameter of bitsandbytes stands for.
+
+    Its scales belong to blocks of the flattened matrix. On CPUs bitsandbytes 0.50 unpacks a matrix with the wrong ones
+    if its rows are no whole blocks; as one long row it is right.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = copy.copy(parameter.quant_state)
+    shape, state.shape = state.shape, torch.Size([1, state.shape.numel()])
+    return dequantize_4bit(parameter.data, state).reshape(shape)
+
+
 def _quantizes_activations(folder: Path) -> bool:
-    groups = (files.read_json(folder / "config.json")["quantization_config"].get("config_groups") or {}).values()
-    return any(group.get("input_activations") for group in groups)
+    config = files.read_json(folder / "config.json")["quantization_config"]
+    if config["quant_method"] == "torchao":
+        return "Activation" in str(config.get("quant_type"))  # in the name of the type, Int8DynamicActivation…
+    return any(group.get("input_activations") for group in (config.get("config_groups") or {}).values())
 
 
 def _has_a_way_back(conversion: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from typing import Any
 
 from hemorrhage import plugins
@@ -27,6 +28,30 @@ def reason(error: BaseException) -> str:
     except ValueError as sentence:
         return f"{where}: {sentence}"
     return f"{where}: {cause.message}."
+
+
+def missing(plugin: plugins.Plugin) -> list[str]:
+    """Return the packages that a method requires and that are not installed here."""
+    return [name for name in getattr(plugin.module, "REQUIRES", ()) if not _is_installed(name)]
+
+
+def check_packages(variant: str, recipe: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError if a step of a recipe needs a package that is not installed in this environment."""
+    for step in recipe:
+        absent = missing(plugins.get("modifications", step["method"]))
+        if absent:
+            raise ValueError(
+                f"{variant}: {step['method']} works through {' and '.join(absent)}, not installed here; install with "
+                f"`pip install {' '.join(absent)}`, or every library of deployment with `make peers`."
+            )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def check_recipe(variant: str, recipe: Iterable[Mapping[str, Any]], facts: Mapping[str, int]) -> None:

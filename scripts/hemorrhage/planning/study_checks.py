@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def check(study: Study) -> None:
     _sources(study)
     _calibrations(study)
     _variants(study)
+    _packages(study)
     for probe in study.config["probes"]:
         study.probe(probe)
     _ = study.tokens.protocol, study.exported(), study.tokens.protocol_plans()
@@ -62,6 +64,14 @@ def _variants(study: Study) -> None:
         sizes = facts(source.removeprefix(LOCAL) if source.startswith(LOCAL) else BASE.format(model=name))
         for variant in study.variants:
             refusals.check_recipe(f"{variant.slug} on model {name}", variant.recipe, sizes)
+
+
+def _packages(study: Study) -> None:
+    """Libraries that a method works through; where torch is absent, jobs run in another environment than this one."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    for variant in study.variants:
+        refusals.check_packages(variant.slug, variant.recipe)
 
 
 def _criteria(study: Study) -> None:

@@ -46,7 +46,7 @@ Made by Hemorrhage from `{base["source"]}` ({base["baseline"]} baseline). Damage
 ## What was done
 
 {steps}
-{attached}
+{attached}{_packed(record["achieved"][-1])}
 What was achieved:
 
 ```json
@@ -65,6 +65,17 @@ Protocol: `{json.dumps(fidelity.protocol, sort_keys=True)}`
 
 Fingerprint of the weights: `{record["fingerprint"]}`
 """
+
+
+def _packed(last: dict[str, Any]) -> str:
+    """What the card says of a variant that is kept packed as well; ``last`` is what its last step achieved."""
+    if "bytes_on_disk" not in last:
+        return ""
+    return (
+        f"\n**Packed.** The folder `packed` holds the {last['storage']} checkpoint that was measured: "
+        f"{last['bytes_on_disk'] / 1e6:.1f} MB of weights, {last['bytes_before'] / 1e6:.1f} MB before. The dense "
+        "weights beside it are what it stands for; read back, it has the fingerprint below.\n"
+    )
 
 
 def _settings(settings: dict[str, Any]) -> str:
