@@ -1,4 +1,4 @@
-"""The default model and the default study's token sets, made by the project's own preparation, for tests that need it."""
+"""The default model and the default study's token sets, made by the project's own preparation, for tests on them."""
 
 import importlib.util
 import sys

@@ -6,8 +6,9 @@ lie in it in half precision. What the numbers are, and why the distance is not s
 
 import pytest
 import torch
-from peers import compressors, default_model
+from peers import compressors
 
+import default_model
 from hemorrhage import plugins
 from hemorrhage.architecture import targets
 from hemorrhage.modification_data import ModificationData

@@ -6,8 +6,9 @@ the numbers are, and why some distances cannot be small, is in docs/peers.md.
 
 import pytest
 import torch
-from peers import compressors, default_model
+from peers import compressors
 
+import default_model
 from hemorrhage.architecture import targets
 
 pytestmark = pytest.mark.peer

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from peers import default_model
 from plain_solvers import plain_gptq, plain_sparsegpt
 
+import default_model
 from hemorrhage.activations import calibration
 from hemorrhage.architecture import models
 from hemorrhage.corpus.tokens import TokenSet

@@ -1,9 +1,9 @@
 """What must lose nothing: growth that preserves the function, on the real default model."""
 
-import default_model
 import pytest
 import torch
 
+import default_model
 from hemorrhage import plugins
 from hemorrhage.architecture import models
 from tiny_data import TinyData

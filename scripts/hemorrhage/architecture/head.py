@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hemorrhage.architecture import attachments
+from hemorrhage.architecture.auto import AutoConfig, AutoModelForCausalLM
 
 MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 DIVISOR = "logits_scaling"

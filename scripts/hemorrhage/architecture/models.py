@@ -11,8 +11,7 @@ import hashlib
 import io
 import json
 import os
-import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,13 +174,12 @@ def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
 
 def _complete_model(path: Path, given: dict[str, Any], dtype: str) -> PreTrainedModel:
     """Load a model and refuse it if config and weights do not fit together."""
-    _be_quiet()
-    with _without_scikit_learn():
-        from transformers import AutoModelForCausalLM
+    from hemorrhage.architecture.auto import AutoModelForCausalLM
 
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **given, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
-        )
+    _be_quiet()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        **given, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+    )
     model, info = loaded
     words = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape"}
     for key, word in words.items():
@@ -253,19 +251,6 @@ def _some(names: Iterable[Any], most: int = 3) -> str:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")
-
-
-@contextlib.contextmanager
-def _without_scikit_learn() -> Iterator[None]:
-    """Hide it while a model's class is imported: transformers loads it for assisted generation, a second a job."""
-    if "sklearn" in sys.modules:
-        yield
-        return
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # the import system's mark for "not installed"
-    try:
-        yield
-    finally:
-        del sys.modules["sklearn"]
 
 
 def _be_quiet() -> None:

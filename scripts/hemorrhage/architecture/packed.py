@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hemorrhage import files
+from hemorrhage.architecture.auto import AutoModelForCausalLM
 from hemorrhage.settings import require
 
 # What transformers needs beside itself, as import names; they are also the names on the package index.

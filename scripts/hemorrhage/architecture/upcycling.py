@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedConfig, PreTrainedModel, Qwen3MoeConfig
+from transformers import MixtralConfig, PreTrainedConfig, PreTrainedModel, Qwen3MoeConfig
 
 from hemorrhage.architecture import attachments, blocks, experts, randomness
+from hemorrhage.architecture.auto import AutoModelForCausalLM
 from hemorrhage.architecture.targets import find
 
 MATCHES = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}

@@ -111,7 +111,8 @@ def save_by_transformers(
 ) -> None:
     """Write the packed checkpoint that transformers makes of the model under a quantization config."""
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from hemorrhage.architecture.auto import AutoModelForCausalLM
 
     with dense_folder(model, data) as dense:
         changed = AutoModelForCausalLM.from_pretrained(
