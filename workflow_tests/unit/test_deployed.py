@@ -106,7 +106,7 @@ def test_four_bits_of_torchao_and_of_compressed_tensors_are_the_same_weights():
     one, other = applied("torchao_int4")[0], applied("compressed_tensors 4")[0]
     for theirs, ours in zip(targets.find(one), targets.find(other), strict=True):
         differing = (theirs.weight - ours.weight).abs() > 1e-6
-        assert differing.float().mean() < 0.001, theirs.name
+        assert differing.float().mean() < 1 / GROUP, theirs.name  # the largest of a group is a tie: 7.5 steps
 
 
 @pytest.fixture
