@@ -25,7 +25,7 @@ class Correlation:
         low: lower end of its 95 % interval, from leaving out one variant at a time.
         high: upper end.
         linear: Pearson's correlation of the logarithms.
-        points: a row per variant: variant, family, x, y.
+        points: a row per variant: variant, family, method, sweep, x, y.
     """
 
     model: str
@@ -70,7 +70,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def _values(group: pd.DataFrame, probe: str, metric: str) -> pd.DataFrame:
     rows = group[(group.probe == probe) & (group.metric == metric)].drop_duplicates("variant")
-    return rows.set_index("variant")[["family", "method", "value"]]
+    return rows.set_index("variant")[["family", "method", "sweep", "value"]]
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from hemorrhage.reporting import plotting, wording
 X, Y = ("attention", "disruption"), ("fidelity", "kl")
 LABELLED = 14  # variants whose names are written; more would lie on each other
 CAPTION = (
-    "Each point is a variant: how far its attention maps are from the reference's (Jensen-Shannon divergence over "
+    "Each point is a variant, each line a sweep: how far its attention maps are from the reference's (Jensen-Shannon divergence over "
     "ln 2, mean over blocks, heads and tokens) and how far its predictions are (KL). Variants that change neither are "
     "left out."
 )
@@ -44,15 +44,16 @@ def _panel(axes: Axes, found: Correlation, grid: dict[str, Any]) -> None:
     points = found.points
     methods = list(dict.fromkeys(points.sort_values("method").method))
     for place, method in enumerate(methods):
-        own = points[points.method == method].sort_values("x")
-        axes.plot(
-            own.x,
-            own.y,
-            color=plotting.PALETTE[place % len(plotting.PALETTE)],
-            linewidth=0.8,
-            marker=plotting.MARKERS[place % len(plotting.MARKERS)],
-            label=str(method).replace("_", " "),
-        )
+        own = points[points.method == method]
+        for turn, (_, sweep) in enumerate(tables.groups(own.sort_values("x"), "sweep")):  # arms are lines of their own
+            axes.plot(
+                sweep.x,
+                sweep.y,
+                color=plotting.PALETTE[place % len(plotting.PALETTE)],
+                linewidth=0.8,
+                marker=plotting.MARKERS[place % len(plotting.MARKERS)],
+                label=None if turn else str(method).replace("_", " "),
+            )
     for row in tables.rows(_extremes(points, methods)):
         axes.annotate(
             label(row.variant, grid),
@@ -68,7 +69,7 @@ def _panel(axes: Axes, found: Correlation, grid: dict[str, Any]) -> None:
     axes.set_ylabel("KL(reference ‖ variant), nats")
     axes.set_title(
         f"{found.model}: disruption and damage, rank correlation {wording.number(found.rank, 2)} "
-        f"({wording.interval(found.low, found.high, 2)})"
+        f"{wording.interval(found.low, found.high, 2)}"
     )
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -17,6 +18,7 @@ from hemorrhage.analysis.curves import Curve, curves, label
 from hemorrhage.reporting import plotting, wording
 
 LARGEST_RATIO = 1e4
+LEGEND_WIDTH = 30  # characters in a line
 MOST = len(plotting.PALETTE)  # curves in a panel
 
 
@@ -44,7 +46,8 @@ def draw(
             left.set_title(f"{row[0].model}: information lost")
             right.set_title("perplexity")
             handles, names = left.get_legend_handles_labels()
-            right.legend(handles, names, loc="center left", bbox_to_anchor=(1.12, 0.5), fontsize=8)
+            names = [textwrap.fill(name, LEGEND_WIDTH) for name in names]
+            right.legend(handles, names, loc="center left", bbox_to_anchor=(1.2, 0.5), fontsize=8)
         plotting.save(drawn, svg, png)
 
 

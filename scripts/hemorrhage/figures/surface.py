@@ -95,7 +95,7 @@ def _surface(
         aspect="auto",
     )
     axes.grid(visible=False)
-    axes.set_facecolor(plotting.GRID)
+    axes.set_facecolor(plotting.PAPER)
     for (row, column), value in np.ndenumerate(cells):
         if not math.isnan(value):
             dark = value > math.sqrt(floor * float(colours.vmax or 1.0)) * 3

@@ -63,7 +63,7 @@ def panel(axes: Axes, shown: pd.DataFrame, colours: Normalize) -> QuadMesh:
     lowest = float(colours.vmin or 0.0)
     cells = np.ma.masked_invalid(np.where(np.isinf(values), colours.vmax, np.maximum(values, lowest)))
     mesh = axes.pcolormesh(cells, norm=colours, cmap=COLOURS, edgecolors=plotting.PAPER, linewidth=0.4)
-    axes.set_facecolor(plotting.GRID)
+    axes.set_facecolor(plotting.PAPER)
     axes.grid(visible=False)
     axes.set_ylim(len(values), 0)
     axes.set_xlim(0, values.shape[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 CRITERION_MARKERS = ("o", "D", "s", "^", "v", "P")
 SEVERITY = ("#e8eef2", "#f9dcc4", "#f6b48f", "#e5745a", "#b6303b", "#5c1027")
+LABEL_WIDTH = 44  # characters under an axis, or beside it, before a line is broken
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "hemorrhage",
     "svg.fonttype": "path",
@@ -94,7 +96,7 @@ def damage_axis(axes: Axes, axis: Mapping[str, Any], levels: np.ndarray) -> None
     if axis["integer"]:
         axes.set_xticks(sorted(set(levels.tolist())))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(f"{wording.axis(axis)}  (more damage →)")
+    axes.set_xlabel(textwrap.fill(f"{wording.axis(axis)}  (more damage →)", LABEL_WIDTH))
 
 
 def between(levels: np.ndarray, *values: np.ndarray, parts: int = 24) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """A ready checkpoint, as it would be deployed: measured against the reference like any other variant.
 
 It may be dense, written by this project (``snakemake export``; its attachments come back), packed with GPTQ, AWQ,
-bitsandbytes, torchao or compressed-tensors, or a GGUF file. Packed weights are unpacked to dense ones in the study's dtype, so
-that what is measured is the file and not the rounding of one kernel. Other steps may follow it.
+bitsandbytes, torchao or compressed-tensors, or a GGUF file. Packed weights are unpacked to dense ones in the study's
+dtype, so that what is measured is the file and not the rounding of one kernel. Other steps may follow it.
 """
 
 from __future__ import annotations
