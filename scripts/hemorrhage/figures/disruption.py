@@ -15,9 +15,9 @@ from hemorrhage.reporting import plotting, wording
 X, Y = ("attention", "disruption"), ("fidelity", "kl")
 LABELLED = 14  # variants whose names are written; more would lie on each other
 CAPTION = (
-    "Each point is a variant, each line a sweep: how far its attention maps are from the reference's (Jensen-Shannon divergence over "
-    "ln 2, mean over blocks, heads and tokens) and how far its predictions are (KL). Variants that change neither are "
-    "left out."
+    "Each point is a variant, each line a sweep: how far its attention maps are from the reference's (Jensen-Shannon "
+    "divergence over ln 2, mean over blocks, heads and tokens) and how far its predictions are (KL). Variants that "
+    "change neither are left out."
 )
 
 
