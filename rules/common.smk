@@ -145,13 +145,17 @@ def get_records():
         for probe in STUDY.config["probes"]
         for record in every(f"{VARIANT}/{probe}.json", STUDY.chosen(probe))
     ]
-    return records + [
-        record
-        for decoder in STUDY.decoding.decoders
-        for record in every(
-            f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
-        )
-    ] + get_task_scores()
+    return (
+        records
+        + [
+            record
+            for decoder in STUDY.decoding.decoders
+            for record in every(
+                f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
+            )
+        ]
+        + get_task_scores()
+    )
 
 
 def get_task_scores():

@@ -65,7 +65,12 @@ def prompts_of(arguments, vocabulary):
 def library(model, ids, new):
     """Transformers' greedy search."""
     model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new, min_new_tokens=new, pad_token_id=0
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=new,
+        min_new_tokens=new,
+        pad_token_id=0,
     )
 
 

@@ -85,7 +85,16 @@ def test_tasks_are_answered_by_greedy_and_the_chosen_decoders():
     study = Study(config)
     assert study.decoding.task_decoders() == ["greedy", "temperature_temperature~1"]
     assert study.decoded_tasks()["text"] == study.config["texts"]["wiki"]
-    assert set(study.decoded_tasks()) == {"names", "items", "few_shot", "new_tokens", "run_code", "seed", "seeds", "text"}
+    assert set(study.decoded_tasks()) == {
+        "names",
+        "items",
+        "few_shot",
+        "new_tokens",
+        "run_code",
+        "seed",
+        "seeds",
+        "text",
+    }
 
 
 def test_tasks_that_are_not_built_from_a_text_need_none():

@@ -21,7 +21,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def relative_range(table: pd.DataFrame) -> pd.DataFrame:
-    """Return (best − worst) / worst over the decoders, models as rows and datasets as columns; nan over a worst of 0."""
+    """Return (best − worst) / worst over the decoders, models as rows and datasets as columns; nan if worst is 0."""
     scores = table.groupby(["model", "dataset"]).score
     worst = scores.min()
     return ((scores.max() - worst) / worst.where(worst > 0)).unstack("dataset")

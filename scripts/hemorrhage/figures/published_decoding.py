@@ -47,7 +47,7 @@ def draw(
         _published(axes[0, 0], ranges)
         _own(axes[0, 1], own.sort_values(["value", "decoder"], kind="stable"))
         for axis, (model, group) in zip(axes[0, 2:], tables.groups(scores, "model"), strict=True):
-            _scores(axis, group, scores.model.nunique() > 1 and model)
+            _scores(axis, group, model if scores.model.nunique() > 1 else "")
         plotting.save(drawn, svg, png)
 
 
@@ -80,7 +80,7 @@ def _own(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlim(left=0)
 
 
-def _scores(axes: Axes, scores: pd.DataFrame, title: str | bool) -> None:
+def _scores(axes: Axes, scores: pd.DataFrame, title: str) -> None:
     """The score of every decoder, the tasks beside each other; decoders by their mean over tasks."""
     order = list(scores.groupby("decoder").value.mean().sort_index().sort_values(kind="stable").index)
     spread = task_scores.ranges(scores)

@@ -168,8 +168,8 @@ def _task_scores(metrics: pd.DataFrame) -> list[str]:
             continue
         share = float(spread[task][(model, REFERENCE)])
         result.append(
-            f"Task {task} on {model} by decoder: best {decoder_label(best.decoder)} with {100 * best.value:.0f} %, worst "
-            f"{decoder_label(worst.decoder)} with {100 * worst.value:.0f} %"
+            f"Task {task} on {model} by decoder: best {decoder_label(best.decoder)} with {100 * best.value:.0f} %, "
+            f"worst {decoder_label(worst.decoder)} with {100 * worst.value:.0f} %"
             + (f", a range of {100 * share:.0f} % of the worst" if math.isfinite(share) else "")
             + f" ({int(best.blocks)} items, intervals in the figure)."
         )

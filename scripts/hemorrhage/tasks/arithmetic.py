@@ -1,7 +1,7 @@
 """Arithmetic: additions of small numbers after worked examples, answered by generating; correct is the exact number.
 
-Made from a seed, so no text is needed. A two-digit and a one-digit number are what a model of 10⁸ parameters can
-sometimes add; a larger one should be asked gsm8k.
+Made from a seed, so no text is needed. One-digit numbers are what a model of 10⁸ parameters can sometimes add; a larger
+one should be asked gsm8k.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.passages import Item
 
 NAME = "arithmetic"
-TENS, ONES = range(10, 100), range(2, 10)  # 0 and 1 are too easy
-EXAMPLES = 8  # at most so many of them can stand before a question
-SHOTS = 4
+NUMBERS = range(2, 10)  # 0 and 1 are too easy
+EXAMPLES = 8  # before each question, unless the config wants fewer
 
 
 def build(articles: Iterable[Article], count: int, seed: int) -> list[Item]:
@@ -24,7 +23,7 @@ def build(articles: Iterable[Article], count: int, seed: int) -> list[Item]:
 
     Raises ValueError if there are fewer different additions.
     """
-    pairs = [(a, b) for a in TENS for b in ONES]
+    pairs = [(a, b) for a in NUMBERS for b in NUMBERS]
     if count > (most := len(pairs) - EXAMPLES):
         raise ValueError(f"tasks: {count} items of {NAME} are asked for, but there are {most}; ask for fewer `items`.")
     drawn = sorted(pairs, key=lambda pair: rank(NAME, seed, *pair))[: EXAMPLES + count]
@@ -39,7 +38,7 @@ def definition(data: Any) -> dict[str, Any]:
         "test_split": "test",
         "fewshot_split": "examples",
         "fewshot_config": {"sampler": "first_n"},
-        "num_fewshot": SHOTS,
+        "num_fewshot": EXAMPLES,
         "output_type": "generate_until",
         "doc_to_text": "{{question}} =",
         "doc_to_target": "{{answer}}",

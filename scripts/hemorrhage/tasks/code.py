@@ -47,7 +47,9 @@ def program(doc: Mapping[str, Any], response: str) -> str:
     Raises ValueError if the problem has no tests of MBPP's form.
     """
     if not isinstance(doc.get(TESTS), list) or not doc[TESTS]:
-        raise ValueError(f"tasks: a program is tested by the statements of '{TESTS}', which this problem does not have.")
+        raise ValueError(
+            f"tasks: a program is tested by the statements of '{TESTS}', which this problem does not have."
+        )
     extra = [part for key in BEFORE for part in _lines(doc.get(key))]
     return "\n".join([*extra, response, *map(str, doc[TESTS])]) + "\n"
 

@@ -72,7 +72,9 @@ class Scores:
     def read(cls, arrays: Mapping[str, np.ndarray], task: str) -> Scores:
         """Read what ``arrays`` gave. Raises ValueError if the task is not there."""
         if f"{task}.score" not in arrays:
-            raise ValueError(f"decoding.tasks: the reference's record has no answers to {task}; delete it and run again.")
+            raise ValueError(
+                f"decoding.tasks: the reference's record has no answers to {task}; delete it and run again."
+            )
         return cls(*(arrays[f"{task}.{name}"] for name in ("ids", "digests", "score")))
 
 

@@ -1,4 +1,4 @@
-"""From the scores of generated answers to metrics: the score of each decoder, and what decoder and weights change in it.
+"""From scores of generated answers to metrics: the score of each decoder, and what decoder and weights change in it.
 
 The two contrasts are those of generated text: ``decoder_effect`` is this decoder against greedy search on the same
 weights, ``weight_effect`` the variant against the reference with the same decoder and noise. Items are what is
@@ -55,4 +55,3 @@ def _mean(name: str, values: np.ndarray, index: np.ndarray, bounds: tuple[float,
     return Metric(
         name, estimate.value, estimate.se, estimate.low, estimate.high, values.size, estimate.blocks, "share", better
     )
-

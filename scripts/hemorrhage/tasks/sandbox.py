@@ -68,7 +68,7 @@ class Limits:
 
 
 def run(program: str, limits: Limits | None = None) -> str:
-    """Run a program and return what became of it: passed (its end was reached), failed, timed out, or refused (no sandbox)."""
+    """Run a program and return what became of it: passed (its end was reached), failed, timed out, refused."""
     limits = limits or Limits()
     numbers = [str(number) for number in (limits.seconds, limits.memory_mb, limits.file_mb, limits.files)]
     child = subprocess.Popen(
