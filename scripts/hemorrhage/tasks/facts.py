@@ -16,7 +16,7 @@ from hemorrhage.corpus.windows import rank
 from hemorrhage.tasks.passages import Item, before, sentences, spread
 
 NAME = "facts"
-FEWEST_WORDS, MOST_WORDS = 40, 90  # of a passage
+FEWEST_WORDS, MOST_WORDS = 25, 60  # of a passage
 CUE = 4  # words before the year that are repeated
 EXAMPLES = 4
 YEAR = re.compile(r"(1[0-9]|20)\d\d[.,;:)]*")
