@@ -145,13 +145,52 @@ def get_records():
         for probe in STUDY.config["probes"]
         for record in every(f"{VARIANT}/{probe}.json", STUDY.chosen(probe))
     ]
-    return records + [
+    return (
+        records
+        + [
+            record
+            for decoder in STUDY.decoding.decoders
+            for record in every(
+                f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
+            )
+        ]
+        + get_task_scores()
+    )
+
+
+def get_task_scores():
+    """The records of the tasks that decoders answer."""
+    return [
         record
-        for decoder in STUDY.decoding.decoders
+        for decoder in TASK_DECODERS
         for record in every(
-            f"{VARIANT}/text/{decoder.slug()}.json", STUDY.chosen("decoding")
+            f"{VARIANT}/decoded_tasks/{decoder}.json", STUDY.chosen("decoding")
         )
     ]
+
+
+def get_task_baselines(wildcards):
+    """What was recorded of the reference, which itself compares with nothing."""
+    if wildcards.variant == study.REFERENCE:
+        return []
+    return [
+        f"{MODEL}/variants/{study.REFERENCE}/decoded_tasks/{decoder}.npz"
+        for decoder in TASK_DECODERS
+    ]
+
+
+def get_task_sources():
+    """The sources of the decoders that answer tasks, with every kind of source if one is built from a text."""
+    methods = [STUDY.decoding.decoder(decoder).method for decoder in TASK_DECODERS]
+    kinds = fetch.kinds() if STUDY.task_text() else []
+    script = "measure_decoded_tasks.py"
+    return sorted(
+        {
+            *sources(script, "decoders", sorted(set(methods))),
+            *sources(script, "sources", kinds),
+            relative("scripts/hemorrhage/tasks/sandbox_child.py"),
+        }
+    )
 
 
 def get_others(decoders):
@@ -190,6 +229,7 @@ def get_texts(suffix):
 
 
 DECODERS = [decoder.slug() for decoder in STUDY.decoding.decoders]
+TASK_DECODERS = STUDY.decoding.task_decoders()
 
 
 def get_own_tables(figure):

@@ -2,6 +2,7 @@
 
 REQUIRED INPUTS: variants/{variant}/modification.json, tokens/evaluation.npz
 OUTPUTS: variants/{variant}/text/{decoder}.jsonl, {decoder}.json and {decoder}.npz, variants/{variant}/forced.npz,
+variants/{variant}/decoded_tasks/{decoder}.json and {decoder}.npz where the study has tasks for its decoders,
 results/tables/{divergence,texts}.tsv
 """
 
@@ -117,6 +118,57 @@ rule measure_text:
         software=TABLE,
     script:
         "../scripts/measure_text.py"
+
+
+# Let the decoders answer tasks: one job per variant, since starting a process costs more than a decoder's answers.
+if TASK_DECODERS:
+
+    rule measure_decoded_tasks:
+        input:
+            base=f"{MODEL}/base/hemorrhage.json",
+            modification=f"{VARIANT}/modification.json",
+            data=get_modification_data,
+            others=get_others(TASK_DECODERS)[1],
+            others_data=get_others_data(lambda wildcards: TASK_DECODERS),
+            seen=STUDY.seen_sets(f"{MODEL}/tokens") if STUDY.task_text() else [],
+            baselines=get_task_baselines,
+            files=STUDY.decoding.task_files(),
+            sources=get_task_sources(),
+        output:
+            records=[
+                ensure(f"{VARIANT}/decoded_tasks/{decoder}.json", non_empty=True)
+                for decoder in TASK_DECODERS
+            ],
+            arrays=[
+                ensure(f"{VARIANT}/decoded_tasks/{decoder}.npz", non_empty=True)
+                for decoder in TASK_DECODERS
+            ],
+        log:
+            "results/logs/measure_decoded_tasks/{model}/{variant}.log",
+        benchmark:
+            "results/benchmarks/measure_decoded_tasks/{model}/{variant}.jsonl"
+        priority: 10
+        conda:
+            "../envs/hemorrhage.yaml"
+        threads: 1
+        resources:
+            mem_mb=get_memory_mb,
+            gpu=GPU,
+        params:
+            decoders={
+                decoder: STUDY.decoding.settings_of(decoder)
+                for decoder in TASK_DECODERS
+            },
+            others=get_others(TASK_DECODERS)[0],
+            tasks=STUDY.decoded_tasks(),
+            given={
+                "dtype": STUDY.config["dtype"],
+                "seed": STUDY.config["seed"],
+                "chunk": STUDY.config["chunk"],
+            },
+            software=TORCH | software("lm-eval", "datasets", "mwparserfromhell"),
+        script:
+            "../scripts/measure_decoded_tasks.py"
 
 
 # The share of texts that still agree, place by place.

@@ -286,10 +286,14 @@ def test_a_missing_or_unlike_other_variant_is_refused(decoder, llama, prompts):
 
 
 @pytest.mark.parametrize("mass", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("spread", [0.05, 3.0])
-def test_a_partial_sort_keeps_what_a_whole_one_does(mass, spread):
-    """Over more tokens than are sorted first, flat (the head holds too little) and peaked."""
-    logits = spread * torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("spread", [0.0, 0.05, 3.0, 30.0])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_cut_is_where_a_whole_sort_puts_it(mass, spread, rounded):
+    """Flat and peaked, with many equal keys, with tokens that cannot occur and with one beyond all others."""
+    logits = spread * torch.randn(4, 30000, generator=torch.Generator().manual_seed(0))
+    if rounded:
+        logits = logits.round(decimals=1)
+    logits[1, ::3], logits[2, 77] = -math.inf, 8e37
     shares = logits.softmax(-1)
     order = shares.argsort(dim=-1, descending=True, stable=True)
     before = shares.gather(-1, order).cumsum(-1) - shares.gather(-1, order)

@@ -138,7 +138,13 @@ def test_figures_of_decoding_are_drawn_with_the_same_bytes_every_time(example, t
     metrics = tables.read(example["metrics"])
     text = metrics[metrics.metric == "weight_effect.token_agreement"]
     more = [text.assign(metric=name, value=1 + text.value) for name in ("amplification", "amplification_common")]
-    tables.write(pd.concat([metrics, *more]), tmp_path / "metrics.tsv")
+    scores = [
+        text.assign(
+            probe=text.probe.str.replace("text.", "decoded_tasks.", regex=False), metric=f"score.{task}", blocks=16
+        )
+        for task in ("arithmetic", "facts")
+    ]
+    tables.write(pd.concat([metrics, *more, *scores]), tmp_path / "metrics.tsv")
     paths["metrics"] = tmp_path / "metrics.tsv"
     for name in ("divergence", "amplification", "published_decoding"):
         for turn in ("a", "b"):
@@ -152,3 +158,15 @@ def test_figures_of_decoding_are_drawn_with_the_same_bytes_every_time(example, t
             )
         first, second = ((tmp_path / f"{name}{turn}.svg").read_bytes() for turn in ("a", "b"))
         assert first == second and len(first) > 10_000
+    assert b"this study: score" in (tmp_path / "published_decodinga.svg").read_bytes()
+
+
+def test_the_published_decoders_stand_alone_where_a_study_has_no_tasks(example, tmp_path):
+    paths = {
+        **example,
+        "paper_decoding": plugins.PACKAGE.parents[1] / "resources" / "published" / "paper_decoding.tsv",
+    }
+    plugins.get("figures", "published_decoding").module.draw(
+        paths, paths["study"], example_study.SETTINGS, {}, tmp_path / "a.svg", tmp_path / "a.png"
+    )
+    assert b"this study: score" not in (tmp_path / "a.svg").read_bytes()

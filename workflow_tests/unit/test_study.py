@@ -28,6 +28,15 @@ CONFIG = {
         "prompts": {"count": 2, "tokens": 4, "path": None},
         "new_tokens": 4,
         "seeds": [1, 2],
+        "tasks": {
+            "names": [],
+            "items": 4,
+            "few_shot": None,
+            "new_tokens": None,
+            "decoders": ["*"],
+            "text": None,
+            "run_code": False,
+        },
     },
     "thresholds": {"criteria": {"kl": {"metric": "kl", "at": 0.1}}, "severity": []},
 }
@@ -64,6 +73,52 @@ def test_greedy_comes_first_and_once():
     assert [step.slug() for step in Study(config).decoding.decoders] == ["greedy", "temperature_temperature~0.5"]
 
 
+def test_tasks_are_answered_by_greedy_and_the_chosen_decoders():
+    assert Study(CONFIG).decoding.task_decoders() == []
+    config = changed(["arithmetic", "facts"], "decoding", "tasks", "names")
+    assert Study(config).decoding.task_decoders() == [
+        "greedy",
+        "temperature_temperature~0.5",
+        "temperature_temperature~1",
+    ]
+    config["decoding"]["tasks"]["decoders"] = ["*~1"]
+    study = Study(config)
+    assert study.decoding.task_decoders() == ["greedy", "temperature_temperature~1"]
+    assert study.decoded_tasks()["text"] == study.config["texts"]["wiki"]
+    assert set(study.decoded_tasks()) == {
+        "names",
+        "items",
+        "few_shot",
+        "new_tokens",
+        "run_code",
+        "seed",
+        "seeds",
+        "text",
+    }
+
+
+def test_tasks_that_are_not_built_from_a_text_need_none():
+    assert Study(changed(["arithmetic"], "decoding", "tasks", "names")).task_text() is None
+
+
+def test_the_plan_knows_the_built_in_tasks_as_their_modules_do():
+    from hemorrhage.planning import decoding_plan
+    from hemorrhage.tasks import code, facts
+
+    assert decoding_plan.TEXT_TASKS == (facts.NAME,)
+    assert decoding_plan.CODE_TASKS == (code.NAME,)
+
+
+def test_programs_are_refused_unless_the_config_allows_them(tmp_path):
+    (tmp_path / "own.yaml").write_text("task: own\nunsafe_code: true\n")
+    for name in ("mbpp", f"local:{tmp_path}", f"local:{tmp_path}/own.yaml"):
+        config = changed([name], "decoding", "tasks", "names")
+        with pytest.raises(ValueError, match="is answered by programs that the model writes"):
+            Study(config)
+        config["decoding"]["tasks"]["run_code"] = True
+        assert Study(config).decoding.task_names == [name]
+
+
 def test_gradients_are_asked_for_by_the_variants_that_need_them():
     study = Study(CONFIG)
     assert study.gradients_of(study.by_slug["gradient_aware_sparsity~0.5"]) == ["calibration.default.l2"]
@@ -88,6 +143,7 @@ def test_figures_follow_what_is_in_the_study():
         (changed({"source": "hub"}, "models", "a"), "models.a.source"),
         (changed(["wanda_sparsity~0.3"], "decoding", "variants"), "wanda_sparsity~0.3"),
         (changed("no.txt", "decoding", "prompts", "path"), "decoding.prompts.path: 'no.txt'"),
+        (changed(["local:no"], "decoding", "tasks", "names"), "decoding.tasks.names: 'local:no'"),
         (changed({"kl": {"metric": "kl", "relative": 2}}, "thresholds", "criteria"), "nothing is relative to it"),
         (changed({}, "tokens", "calibration"), "calibration set of wanda"),
         (changed({"window": 1}, "protocol"), "window: 1"),

@@ -70,7 +70,7 @@ def load(folder: Path, method: str, dtype: str, device: str) -> PreTrainedModel:
 
 def unpack(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every packed layer of a loaded model by a dense nn.Linear, in place, and forget the packing."""
-    quantizer = getattr(model, "hf_quantizer", None)
+    quantizer: Any = getattr(model, "hf_quantizer", None)
     is_of_bitsandbytes = quantizer is not None and quantizer.quantization_config.quant_method == "bitsandbytes"
     if is_of_bitsandbytes and not quantizer.quantization_config.load_in_4bit:
         model.dequantize(dtype)

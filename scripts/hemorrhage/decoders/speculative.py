@@ -52,11 +52,10 @@ def choose(logits: torch.Tensor, draft: torch.Tensor, rows: Rows) -> torch.Tenso
     """Return the next token of every row, [b], from the logits [b, V] of variant and draft."""
     import torch
 
-    vocabulary = logits.shape[-1]
-    proposed = (draft + rows.gumbel(vocabulary, PROPOSE)).argmax(-1)
+    proposed = rows.draw(draft, PROPOSE)
     p, q = logits.softmax(-1), draft.softmax(-1)
     uniform = torch.exp(-torch.exp(-rows.gumbel(1, ACCEPT)))[:, 0]
     ratio = (p.gather(-1, proposed[:, None]) / q.gather(-1, proposed[:, None]))[:, 0]
     rest = (p - q).clamp(min=0).log()
-    corrected = (rest + rows.gumbel(vocabulary, CORRECT)).argmax(-1)
+    corrected = rows.draw(rest, CORRECT)
     return torch.where(uniform < ratio, proposed, corrected)

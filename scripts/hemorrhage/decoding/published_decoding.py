@@ -21,9 +21,10 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def relative_range(table: pd.DataFrame) -> pd.DataFrame:
-    """Return (best − worst) / worst over the decoders, models as rows and datasets as columns."""
+    """Return (best − worst) / worst over the decoders, models as rows and datasets as columns; nan if worst is 0."""
     scores = table.groupby(["model", "dataset"]).score
-    return ((scores.max() - scores.min()) / scores.min()).unstack("dataset")
+    worst = scores.min()
+    return ((scores.max() - worst) / worst.where(worst > 0)).unstack("dataset")
 
 
 def greedy_is_lowest(table: pd.DataFrame, dataset: str) -> int:

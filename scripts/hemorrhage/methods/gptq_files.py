@@ -70,7 +70,7 @@ def unsuited(model: PreTrainedModel) -> str | None:
                 f"{type(model).__name__}: {target.name} has a width of {narrow}, and GPTQ files pack multiples of "
                 f"{MULTIPLE}."
             )
-        bias = target.module.bias
+        bias: Any = target.module.bias
         # Any bias that a bfloat16 checkpoint brought is kept exactly, unless it is tiny.
         if bias is not None and not torch.equal(bias.half().to(bias.dtype), bias):
             return (

@@ -15,12 +15,13 @@ from typing import Any
 
 from hemorrhage import plugins
 from hemorrhage.planning import study_checks
-from hemorrhage.planning.decoding_plan import DecodingPlan
+from hemorrhage.planning.decoding_plan import TEXT_TASKS, DecodingPlan
 from hemorrhage.planning.token_plan import TokenPlan
 from hemorrhage.planning.variants import REFERENCE, Variant, expand
 from hemorrhage.settings import require
 
 LOCAL = "path:"
+ASKED = ("names", "items", "few_shot", "new_tokens", "run_code")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ class Study:
             text = self.config["texts"][chosen]
         return {"name": name, "settings": values, "text": text}
 
+    def task_text(self) -> dict[str, Any] | None:
+        """The text that tasks of the decoders are built from, None if none is."""
+        if not set(self.decoding.task_names) & set(TEXT_TASKS):
+            return None
+        chosen = self.config["decoding"]["tasks"]["text"] or self.config["tokens"]["evaluation"]["text"]
+        require(chosen, self.config["texts"], "text in decoding.tasks")
+        return self.config["texts"][chosen]
+
+    def decoded_tasks(self) -> dict[str, Any]:
+        """The tasks of the decoders as builtin values."""
+        asked = {key: self.config["decoding"]["tasks"][key] for key in ASKED}
+        seeds = {"seed": self.config["seed"], "seeds": self.config["decoding"]["seeds"]}
+        return {**asked, **seeds, "text": self.task_text()}
+
     def probe_packages(self, name: str) -> list[str]:
         """Further packages that can change a probe's numbers."""
         return list(getattr(plugins.get("probes", name).module, "PACKAGES", ()))
@@ -86,8 +101,11 @@ class Study:
 
     def seen_by_modifications(self, name: str, folder: str) -> list[str]:
         """The files of the token sets that modifications see, if a probe must not take their articles."""
-        sets = [key for key in self.tokens.sets if key != "evaluation"] if self.probe(name)["text"] else []
-        return [f"{folder}/{key}.npz" for key in sets]
+        return self.seen_sets(folder) if self.probe(name)["text"] else []
+
+    def seen_sets(self, folder: str) -> list[str]:
+        """The files of the token sets that modifications see."""
+        return [f"{folder}/{key}.npz" for key in self.tokens.sets if key != "evaluation"]
 
     def gradients_of(self, variant: Variant) -> list[str]:
         """Names (``set.norm``) of the gradients that a variant reads."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemorrhage.planning import refusals
+from hemorrhage.planning.decoding_plan import LOCAL as TASK_FILES
 from hemorrhage.planning.local_config import facts
 from hemorrhage.settings import require
 from hemorrhage.sources import fetch
@@ -92,3 +93,20 @@ def _decoding(study: Study) -> None:
     for path in study.decoding.prompt_files():
         if not Path(path).is_file():
             raise ValueError(f"decoding.prompts.path: '{path}' does not exist.")
+    _decoded_tasks(study)
+
+
+def _decoded_tasks(study: Study) -> None:
+    """Tasks that decoders cannot answer, or programs that nobody has allowed."""
+    plan, section = study.decoding, study.config["decoding"]["tasks"]
+    if plan.task_names and not study.config["decoding"]["decoders"]:
+        raise ValueError("decoding.tasks: they are answered by the decoders of `decoding.decoders`; name one.")
+    _ = plan.task_decoders(), study.task_text()
+    for name in plan.task_names:
+        if name.startswith(TASK_FILES) and not Path(name.removeprefix(TASK_FILES)).exists():
+            raise ValueError(f"decoding.tasks.names: '{name}' names a file or folder that does not exist.")
+    if plan.code_tasks() and not section["run_code"]:
+        raise ValueError(
+            f"decoding.tasks: {plan.code_tasks()[0]} is answered by programs that the model writes; set "
+            "`run_code: true` to run them in a sandbox, or leave the task out."
+        )

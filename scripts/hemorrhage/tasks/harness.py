@@ -55,7 +55,7 @@ class Harness:
 
         for task in tasks:
             _require_probabilities(label, task)
-        samples = self._drawn(label, tasks, count)
+        samples = drawn(label, self.seed, tasks, count)
         chosen = [task for task in tasks if samples[task.task_name]]
         with _alone():
             found = simple_evaluate(
@@ -71,14 +71,15 @@ class Harness:
         rows = [_row(task, sample) for task in chosen for sample in _first_filter(found["samples"][task.task_name])]
         return Answers.of(rows, chosen[0].OUTPUT_TYPE == "multiple_choice")
 
-    def _drawn(self, label: str, tasks: Sequence[Any], count: int) -> dict[str, list[int]]:
-        """Per task the places of the items: a fixed random subset, not the first ones."""
-        places = [(task.task_name, place) for task in tasks for place in range(len(task.eval_docs))]
-        drawn = set(sorted(places, key=lambda place: rank(label, self.seed, *place))[:count])
-        return {
-            task.task_name: [place for name, place in places if name == task.task_name and (name, place) in drawn]
-            for task in tasks
-        }
+
+def drawn(label: str, seed: int, tasks: Sequence[Any], count: int) -> dict[str, list[int]]:
+    """Return per task the places of the items: a fixed random subset of all of them together, not the first ones."""
+    places = [(task.task_name, place) for task in tasks for place in range(len(task.eval_docs))]
+    taken = set(sorted(places, key=lambda place: rank(label, seed, *place))[:count])
+    return {
+        task.task_name: [place for name, place in places if name == task.task_name and (name, place) in taken]
+        for task in tasks
+    }
 
 
 @contextlib.contextmanager
@@ -117,12 +118,18 @@ def label(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 
-def dataset(items: Sequence[Mapping[str, Any]]) -> Any:
-    """Return what lm-eval calls for the data of a task that is built at run time: {"test": items}."""
+def dataset(items: Sequence[Mapping[str, Any]], examples: int = 0) -> Any:
+    """Return what lm-eval calls for the data of a task that is built at run time: {"test": items}.
+
+    The first ``examples`` items become worked examples, in the split ``examples``.
+    """
     import datasets
 
-    rows = datasets.Dataset.from_list([dict(item) for item in items])
-    return lambda **_: {"test": rows}
+    rows = [dict(item) for item in items]
+    found = {"test": datasets.Dataset.from_list(rows[examples:])}
+    if examples:
+        found["examples"] = datasets.Dataset.from_list(rows[:examples])
+    return lambda **_: found
 
 
 def _local(path: Path, bare: Any) -> dict[str, list[Any]]:

