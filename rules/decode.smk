@@ -101,6 +101,7 @@ rule measure_text:
         greedy=f"{VARIANT}/text/greedy.jsonl",
         reference=f"{MODEL}/variants/identity/text/{{decoder}}.jsonl",
         forced=f"{VARIANT}/forced.npz",
+        reference_forced=f"{MODEL}/variants/identity/forced.npz",
         sources=sources("measure_text.py"),
     output:
         record=ensure(f"{VARIANT}/text/{{decoder}}.json", non_empty=True),
@@ -115,7 +116,7 @@ rule measure_text:
     resources:
         mem_mb=1000,
     params:
-        software=TABLE,
+        software=TABLE | software("mauve-text"),
     script:
         "../scripts/measure_text.py"
 

@@ -11,5 +11,6 @@ if __name__ == "__main__":
             snakemake.input.reference,
             snakemake.output.record,
             forced=snakemake.input.forced,
+            reference_forced=snakemake.input.reference_forced,
             **dict(snakemake.wildcards.items()),
         )

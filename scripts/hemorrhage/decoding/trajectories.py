@@ -30,13 +30,13 @@ import numpy as np
 
 from hemorrhage import records
 from hemorrhage.analysis.statistics import index_matrix, mean_interval
-from hemorrhage.decoding import teacher_forced
+from hemorrhage.decoding import mauve_distance, teacher_forced
 from hemorrhage.decoding.text_measures import edit_distance
 from hemorrhage.decoding.text_qualities import qualities
 from hemorrhage.planning import variants
 from hemorrhage.records import Metric
 
-VERSION = 2
+VERSION = 3
 PREFIXES = (8, 32)  # tokens; the whole curve is in the arrays
 Lines = dict[int, dict[int | None, dict[str, Any]]]
 
@@ -77,6 +77,7 @@ def measure(
     variant: str,
     decoder: str,
     forced: str | PathLike | None = None,
+    reference_forced: str | PathLike | None = None,
 ) -> None:
     """Write the record ``text.{decoder}`` of one variant; prompts are the blocks, seeds are averaged inside them.
 
@@ -92,6 +93,7 @@ def measure(
         variant: slug of the variant.
         decoder: slug of the decoder.
         forced: the archive of ``forced.measure`` for this variant.
+        reference_forced: that of the reference.
 
     Raises:
         ValueError: if a text cannot be read, or the texts do not belong together.
@@ -113,6 +115,7 @@ def measure(
     if forced is not None:
         agreement = compared["weight_effect"].token_agreement.mean(axis=1)
         metrics += teacher_forced.metrics(forced, decoder, agreement, model)
+        metrics += _mauve(forced, reference_forced or forced, decoder)
     records.write(
         record,
         records.Measurement(metrics, arrays=arrays),
@@ -122,6 +125,21 @@ def measure(
         version=VERSION,
         protocol=_protocol(lines),
     )
+
+
+def _mauve(forced: str | PathLike, reference: str | PathLike, decoder: str) -> list[Metric]:
+    """The distance of this decoder's texts from greedy ones and from the reference's, where there are enough texts."""
+    with np.load(forced, allow_pickle=False) as own, np.load(reference, allow_pickle=False) as other:
+        features = own[f"features.{decoder}"]
+        sides = {"weight_effect": other[f"features.{decoder}"], "decoder_effect": own["features.greedy"]}
+    if decoder == "greedy":
+        del sides["decoder_effect"]
+    found = {contrast: mauve_distance.estimate(features, side) for contrast, side in sides.items()}
+    return [
+        Metric.of(f"{contrast}.mauve_distance", value, "share", False if contrast == "weight_effect" else None)
+        for contrast, value in found.items()
+        if value is not None
+    ]
 
 
 def prefix_curve(comparison: Comparison, model: str) -> np.ndarray:

@@ -130,14 +130,19 @@ def compare(
     return sums
 
 
-def likelihoods(reference: PreTrainedModel, path: str | PathLike) -> np.ndarray:
-    """Return how the reference finds texts: mean negative log-likelihood in nats per token, [prompts, seeds]."""
-    found = trajectories.read(path)
-    return np.array(
-        [
-            [_nll(reference, line["prompt_tokens"], line["tokens"]) for line in lines.values()]
-            for lines in found.values()
-        ]
+def found_by(reference: PreTrainedModel, path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return how the reference finds texts, and what it has read at their ends.
+
+    Mean negative log-likelihood in nats per token, [prompts, seeds], and the input of the output embedding at the last
+    token, [prompts, seeds, d] float32; nan for an empty text.
+    """
+    texts = [
+        [_read(reference, line["prompt_tokens"], line["tokens"]) for line in lines.values()]
+        for lines in trajectories.read(path).values()
+    ]
+    return (
+        np.array([[nll for nll, _ in row] for row in texts]),
+        np.array([[features for _, features in row] for row in texts], dtype=np.float32),
     )
 
 
@@ -151,7 +156,9 @@ def measure(
     others: Mapping[str, PreTrainedModel],
     out: str | PathLike,
 ) -> None:
-    """Write an archive with ``{measure}.{decoder}`` of every decoder, see ``compare``, and ``nll.{decoder}``.
+    """Write an archive with ``{measure}.{decoder}`` of every decoder, see ``compare``.
+
+    Beside them stand ``nll.{decoder}`` and ``features.{decoder}``, see ``found_by``.
 
     Args:
         reference: the unchanged model.
@@ -167,7 +174,7 @@ def measure(
     read = Reading(reference, texts), Reading(variant, texts)
     arrays: dict[str, np.ndarray] = {}
     for slug, decoder in decoders.items():
-        arrays[f"nll.{slug}"] = likelihoods(reference, paths[slug])
+        arrays[f"nll.{slug}"], arrays[f"features.{slug}"] = found_by(reference, paths[slug])
         sums = compare(reference, variant, texts, decoder, seeds, others, read)
         arrays |= {f"{name}.{slug}": values for name, values in (sums or {}).items()}
     files.write_arrays(out, **arrays)
@@ -221,9 +228,14 @@ def _apart(
 
 
 @torch.inference_mode()
-def _nll(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> float:
-    if not tokens:
-        return float("nan")
+def _read(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[float, np.ndarray]:
+    """(mean negative log-likelihood of the tokens, what enters the output embedding at the last one)."""
     ids = torch.tensor([[*prompt, *tokens]], device=model.device)
-    logs = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-    return -float(logs.gather(-1, ids[0, len(prompt) :, None]).double().mean())
+    hidden: list[torch.Tensor] = []
+    with _heard(model, hidden):
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+    last = hidden[0][0, -1].float().cpu().numpy()
+    if not tokens:
+        return float("nan"), np.full_like(last, np.nan)
+    logs = logits[len(prompt) - 1 : -1].float().log_softmax(-1)
+    return -float(logs.gather(-1, ids[0, len(prompt) :, None]).double().mean()), last
