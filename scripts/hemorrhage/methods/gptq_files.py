@@ -9,10 +9,11 @@ takes a minute and a C++ compiler; without one it packs more slowly, to the same
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hemorrhage.methods import packing, quantization
-from hemorrhage.settings import require, whole
+from hemorrhage.settings import between, require, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,19 +26,40 @@ LEAST_WORKERS = 2
 LIBRARY = "GPTQModel"
 
 
-def validate(settings: Any) -> None:
-    """Check and settle ``bits``, ``group``, ``act_order``, ``symmetric`` and ``damping`` of a frozen ``Settings``."""
-    object.__setattr__(settings, "bits", whole("bits", settings.bits, min(WIDTHS), max(WIDTHS)))
-    if settings.bits not in WIDTHS:
-        raise ValueError(f"bits: {settings.bits} is no width of a GPTQ file; there are 2, 3, 4 and 8.")
-    packing.validate_group(settings)
-    if settings.group is not None:
-        require(settings.group, GROUPS, "group")
-    quantization.flag("act_order", settings.act_order)
-    quantization.flag("symmetric", settings.symmetric)
+@dataclass(frozen=True)
+class Settings:
+    """The format of a GPTQ file, and the text on which the inputs are seen.
+
+    Attributes:
+        bits: 2, 3, 4 or 8.
+        group: neighbours of a row that share a scale: 16, 32, 64 … 1024; None or 0 gives every output channel one.
+        act_order: whether columns with large inputs are rounded first (``desc_act``).
+        symmetric: whether all zero points are the middle of the grid.
+        damping: share of the mean second moment that is added to all of them, 0.0001 to 0.99.
+        calibration: name of the calibration set.
+    """
+
+    bits: int = 4
+    group: int | None = 128
+    act_order: bool = False
+    symmetric: bool = True
+    damping: float = 0.05
+    calibration: str = "default"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming the setting that is wrong."""
+        object.__setattr__(self, "bits", whole("bits", self.bits, min(WIDTHS), max(WIDTHS)))
+        if self.bits not in WIDTHS:
+            raise ValueError(f"bits: {self.bits} is no width of a GPTQ file; there are 2, 3, 4 and 8.")
+        packing.validate_group(self)
+        if self.group is not None:
+            require(self.group, GROUPS, "group")
+        quantization.flag("act_order", self.act_order)
+        quantization.flag("symmetric", self.symmetric)
+        object.__setattr__(self, "damping", between("damping", self.damping, 1e-4, 0.99))
 
 
-def refuse(settings: Any, facts: dict[str, int]) -> None:
+def refuse(settings: Settings, facts: dict[str, int]) -> None:
     """Raise ValueError if a width that a config.json tells cannot be packed, or the group does not divide it."""
     quantization.refuse_facts(settings.group, facts)
     for name in ("hidden_size", "intermediate_size"):
@@ -47,7 +69,7 @@ def refuse(settings: Any, facts: dict[str, int]) -> None:
             )
 
 
-def require_widths(settings: Any, model: PreTrainedModel) -> None:
+def require_widths(settings: Settings, model: PreTrainedModel) -> None:
     """Raise ValueError if the rows of a target cannot be packed."""
     from hemorrhage.architecture import targets
 

@@ -91,7 +91,7 @@ def _build() -> None:
             _mount(f"/proc/self/fd/{descriptor}", ROOT + path, None, BIND | RECURSIVE)
             _protect(ROOT + path)
         os.close(descriptor)
-    os.mkdir(f"{ROOT}/work")
+    os.mkdir(f"{ROOT}/desk")
 
 
 def _protect(place: str) -> None:
@@ -111,13 +111,13 @@ def _become(program: bytes, seconds: int, memory: int, size: int, files: int) ->
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
     _mount(ROOT, ROOT, None, BIND | RECURSIVE)  # a mount of this namespace's own, which alone can become the root
     os.chdir(ROOT)
-    _mount("none", f"{ROOT}/work", b"tmpfs", NO_SUID | NO_DEV, f"size={size}m,nr_inodes=100,mode=700")
-    with open(f"{ROOT}/work/program.py", "wb") as file:
+    _mount("none", f"{ROOT}/desk", b"tmpfs", NO_SUID | NO_DEV, f"size={size}m,nr_inodes=100,mode=700")
+    with open(f"{ROOT}/desk/program.py", "wb") as file:
         file.write(program)
     _mount("none", ROOT, None, BIND | REMOUNT | READ_ONLY | NO_SUID | NO_DEV)
     _call(libc.syscall, PIVOT_ROOT[os.uname().machine], b".", b".")
     _call(libc.umount2, b".", DETACH)
-    os.chdir("/work")
+    os.chdir("/desk")
     for kind, limit in (
         (resource.RLIMIT_AS, memory << 20),
         (resource.RLIMIT_CPU, seconds),

@@ -11,11 +11,10 @@ Frantar et al., GPTQ, 2022 (arXiv 2210.17323); GPTQModel, the successor of AutoG
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hemorrhage.methods import gptq_files
-from hemorrhage.settings import Axis, between
+from hemorrhage.settings import Axis
 
 NEEDS = frozenset({"calibration"})
 AXIS = Axis("bits", harmless=None, rises=False, integer=True, unit="bits per weight")
@@ -25,40 +24,9 @@ REPAIRS: tuple[str, ...] = ()
 PACKAGES = ("gptqmodel", "optimum")  # transformers reads GPTQ files through Optimum
 REQUIRES = PACKAGES
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The format, and the text on which the inputs are seen.
-
-    Attributes:
-        bits: 2, 3, 4 or 8.
-        group: neighbours of a row that share a scale: 16, 32, 64 … 1024; None or 0 gives every output channel one.
-        act_order: whether columns with large inputs are rounded first (``desc_act``).
-        symmetric: whether all zero points are the middle of the grid.
-        damping: share of the mean second moment that is added to all of them, 0.0001 to 0.99.
-        calibration: name of the calibration set.
-    """
-
-    bits: int = 4
-    group: int | None = 128
-    act_order: bool = False
-    symmetric: bool = True
-    damping: float = 0.05
-    calibration: str = "default"
-
-    def __post_init__(self) -> None:
-        gptq_files.validate(self)
-        object.__setattr__(self, "damping", between("damping", self.damping, 1e-4, 0.99))
-
-
-def refuse(settings: Settings, facts: dict[str, int]) -> None:
-    """Raise ValueError if a width cannot be packed or the group does not divide it, by what a config.json tells."""
-    gptq_files.refuse(settings, facts)
-
-
-def unsuited(model) -> str | None:
-    """Return why the architecture cannot be served: weights that are no nn.Linear, or widths that cannot be packed."""
-    return gptq_files.unsuited(model)
+Settings = gptq_files.Settings
+refuse = gptq_files.refuse
+unsuited = gptq_files.unsuited
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
