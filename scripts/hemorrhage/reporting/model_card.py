@@ -46,7 +46,7 @@ Made by Hemorrhage from `{base["source"]}` ({base["baseline"]} baseline). Damage
 ## What was done
 
 {steps}
-{attached}{_packed(record["achieved"][-1])}
+{attached}{_packed(record["achieved"])}
 What was achieved:
 
 ```json
@@ -67,8 +67,9 @@ Fingerprint of the weights: `{record["fingerprint"]}`
 """
 
 
-def _packed(last: dict[str, Any]) -> str:
-    """What the card says of a variant that is kept packed as well; ``last`` is what its last step achieved."""
+def _packed(achieved: list[dict[str, Any]]) -> str:
+    """What the card says of a variant that is kept packed as well, by what its last step achieved."""
+    last = achieved[-1] if achieved else {}
     if "bytes_on_disk" not in last:
         return ""
     return (
