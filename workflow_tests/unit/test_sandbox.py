@@ -7,7 +7,10 @@ import pytest
 
 from hemorrhage.tasks import sandbox
 
-pytestmark = pytest.mark.skipif(sandbox.why_not() is not None, reason=str(sandbox.why_not()))
+pytestmark = [
+    pytest.mark.skipif(sandbox.why_not() is not None, reason=str(sandbox.why_not())),
+    pytest.mark.xdist_group("sandbox"),  # one of them looks for processes that the others would have
+]
 SHORT = sandbox.Limits(seconds=3)
 
 
@@ -46,7 +49,7 @@ def test_a_program_without_end_is_ended():
     start = time.monotonic()
     assert sandbox.run("while True: pass", sandbox.Limits(seconds=1)) == sandbox.TIMED_OUT
     assert sandbox.run("import time; time.sleep(100)", sandbox.Limits(seconds=1)) == sandbox.TIMED_OUT
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 20
 
 
 def test_memory_is_limited():
@@ -63,8 +66,12 @@ def test_there_is_no_second_process_or_thread():
 def test_a_fork_bomb_leaves_nothing_behind():
     bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
     assert sandbox.run(bomb, sandbox.Limits(seconds=1)) == sandbox.TIMED_OUT
-    table = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "-B program.py" not in table
+    for _ in range(20):  # the kernel takes a moment to end them all
+        table = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        if "-B program.py" not in table:
+            return
+        time.sleep(0.1)
+    pytest.fail(table)
 
 
 def test_there_is_no_network():
