@@ -142,6 +142,6 @@ def test_a_study_without_a_measured_grid_gets_a_figure_that_says_so(paths, tmp_p
 
 def test_the_sentence_has_counts_and_the_largest_difference(paths):
     (text,) = combination_findings.sentences(combinations.read(paths["combinations"]), STUDY)
-    assert text.startswith("magnitude with rtn · group 64: the damage is ")
+    assert text.startswith("magnitude with rtn · group 64: of 9 cells, the damage together is ")
     assert "more than the sum" in text
     assert "magnitude · sparsity 0.5 + rtn · bits 3 · group 64" in text

@@ -111,7 +111,7 @@ def _surface(
     lines = sorted(
         float(criterion["at"]) for criterion in criteria.values() if criterion["metric"] == "kl" and "at" in criterion
     )
-    logs = np.log(np.maximum(np.nan_to_num(height, nan=LARGEST), floor * 1e-3))
+    logs = np.ma.masked_invalid(np.log(np.maximum(height, floor * 1e-3)))  # no line through a cell that is missing
     inside = [at for at in lines if logs.min() < math.log(at) < logs.max()]
     if inside and min(cells.shape) > 1:
         drawn_lines = axes.contour(

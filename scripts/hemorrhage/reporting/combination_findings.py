@@ -26,7 +26,7 @@ def sentences(table: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
 
 
 def counted(rows: pd.DataFrame) -> str:
-    """Return how often the damage of two steps is more than, less than and just the sum of each alone."""
+    """Return how often the damage of two steps is more than, less than and just the sum of that of each alone."""
     known = [
         (combinations.MORE, "more than the sum"),
         (combinations.LESS, "less than the sum"),
@@ -34,13 +34,13 @@ def counted(rows: pd.DataFrame) -> str:
         (combinations.OPEN, "beyond all numbers"),
     ]
     counts = [(int((rows.verdict == verdict).sum()), words) for verdict, words in known]
-    return ", ".join(f"{number} of {len(rows)} {words}" for number, words in counts if number)
+    return ", ".join(f"{words} in {number}" for number, words in counts if number)
 
 
 def _sentence(key: Any, rows: pd.DataFrame, grid: dict[str, Any], several: bool) -> str:
     model, first, second = key
-    text = f"{label(first, grid)} with {label(second, grid)}{f' on {model}' if several else ''}: the damage is "
-    text += f"{counted(rows)} of each alone"
+    text = f"{label(first, grid)} with {label(second, grid)}{f' on {model}' if several else ''}: of {len(rows)} cells, "
+    text += f"the damage together is {counted(rows)} of each alone"
     finite = rows[rows.difference.abs() < float("inf")]
     if finite.empty:
         return text + "."

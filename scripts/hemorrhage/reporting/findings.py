@@ -56,7 +56,10 @@ def _statements(judged: pd.DataFrame) -> list[str]:
     found = []
     for model, rows in tables.groups(judged, "model"):
         name = f" on {model}" if judged.model.nunique() > 1 else ""
-        counts = [f"{int((rows.verdict == word).sum())} {word}" for word in statements.VERDICTS]
+        counts = [
+            f"{int((rows.verdict == word).sum())} {words}"
+            for word, words in zip(statements.VERDICTS, ("hold", "fail", "are undecided"), strict=True)
+        ]
         failing = "; ".join(
             f"“{row.statement}” ({row.held} of {row.comparisons} comparisons hold)"
             for row in tables.rows(rows[rows.verdict == statements.FAILS])
@@ -123,6 +126,8 @@ def _mitigation(rows: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str,
         mitigations.SAME: "makes no difference that the data can show",
     }.get(row["verdict"], "is undecided")
     moves = "does not move" if row["shift"] == 0 else f"moves by {wording.shift(row)}"
+    if math.isnan(row["shift"]) and row["shift_state"] not in ("at least", "at most"):
+        moves = "cannot be compared (" + str(row["shift_state"]) + ")"
     return (
         f"Mitigation {row['mitigation'].replace('_', ' ')} {verb} against {label(row['sweep_baseline'], grid)}: "
         f"the threshold at {wording.criterion(criteria[row['criterion']])} {moves}."
