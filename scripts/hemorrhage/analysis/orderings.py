@@ -120,6 +120,12 @@ class Measured:
         return tally
 
 
+def of_models(metrics_path: str, windows_path: str, study: Mapping[str, Any]) -> list[Measured]:
+    """Return what was measured of every model, from metrics.tsv, windows.parquet and the grid."""
+    metrics, windows = tables.read(metrics_path), tables.read_windows(windows_path)
+    return [Measured(str(model), group, windows, study) for model, group in tables.groups(metrics, "model")]
+
+
 def is_plain(step: Mapping[str, Any]) -> bool:
     """Whether a step is calibrated as usual and prunes every block alike."""
     settings = step["settings"]

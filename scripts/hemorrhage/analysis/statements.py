@@ -36,11 +36,17 @@ def judge(metrics_path: str, windows_path: str, study: Mapping[str, Any], out: s
         study: the grid.
         out: statements.tsv; ``against`` lists the comparisons that did not hold.
     """
-    metrics, windows = tables.read(metrics_path), tables.read_windows(windows_path)
     rows = [
-        [model, statement, tally.verdict, len(tally.held), tally.total, "; ".join([*tally.failed, *tally.undecided])]
-        for model, group in tables.groups(metrics, "model")
-        for statement, tally in outcomes(Measured(str(model), group, windows, study)).items()
+        [
+            own.model,
+            statement,
+            tally.verdict,
+            len(tally.held),
+            tally.total,
+            "; ".join([*tally.failed, *tally.undecided]),
+        ]
+        for own in orderings.of_models(metrics_path, windows_path, study)
+        for statement, tally in outcomes(own).items()
     ]
     tables.write(pd.DataFrame(rows, columns=COLUMNS), out)
 

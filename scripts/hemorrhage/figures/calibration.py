@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from hemorrhage.analysis import calibrations, tables
+from hemorrhage.analysis import calibrations, orderings
 from hemorrhage.analysis.calibrations import Point
 from hemorrhage.analysis.orderings import Measured
 from hemorrhage.reporting import plotting
@@ -32,8 +32,7 @@ def draw(
     png: str,
 ) -> None:
     """Write the panels of every model. Arguments: see the package."""
-    metrics, windows = tables.read(paths["metrics"]), tables.read_windows(paths["windows"])
-    models = [Measured(str(model), group, windows, grid) for model, group in tables.groups(metrics, "model")]
+    models = orderings.of_models(paths["metrics"], paths["windows"], grid)
     panels = [
         (measured, name, list(points))
         for measured in models

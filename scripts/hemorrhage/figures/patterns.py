@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from hemorrhage.analysis import orderings, tables
+from hemorrhage.analysis import orderings
 from hemorrhage.analysis.orderings import Measured
 from hemorrhage.reporting import plotting
 
@@ -29,8 +29,7 @@ def draw(
     png: str,
 ) -> None:
     """Write a panel per model. Arguments: see the package."""
-    metrics, windows = tables.read(paths["metrics"]), tables.read_windows(paths["windows"])
-    models = [Measured(str(model), group, windows, grid) for model, group in tables.groups(metrics, "model")]
+    models = orderings.of_models(paths["metrics"], paths["windows"], grid)
     shown = [(measured, found) for measured in models if (found := patterns(measured))]
     if not shown:
         plotting.message(svg, png, "No pruner was measured with a pattern.")
