@@ -5,8 +5,10 @@
 All decoders and ``generate`` run in turn in one process, so that load on the machine meets all of them; reported are
 medians after a warm-up and medians of the paired ratios. No text ends early. A decoder that runs more rows than one per
 new token (beams, look-ahead, a second model) is compared per row of a forward pass as well; a second model is the same
-one, so its rows cost the same. On a machine that others use too, ``--clock processor --threads 1`` counts what the
-process itself computes instead of the time on the wall.
+one, so its rows cost the same. DoLa reads seven early blocks through the output embedding, which no row counts: so the
+operations of all matrix products, counted by torch, are given as the work a token, and the ratio per work too. On a
+machine that others use too, ``--clock processor --threads 1`` counts what the process itself computes instead of the
+time on the wall.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
@@ -63,6 +66,13 @@ def prompts_of(arguments, vocabulary):
     return rows, [Prompt(i, tuple(row), "") for i, row in enumerate(rows.tolist())]
 
 
+def work(action):
+    """Return how many floating-point operations the matrix products of one action have."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
 @torch.inference_mode()
 def library(model, ids, new):
     """Transformers' greedy search."""
@@ -77,7 +87,7 @@ def library(model, ids, new):
 
 
 def measure(arguments):
-    """Print a table row per decoder: tokens per second, ratio to ``generate``, rows a token, ratio per row."""
+    """Print a table row per decoder: tokens per second, ratio to ``generate``; rows, work."""
     torch.set_num_threads(arguments.threads)
     model = models.load(arguments.base, arguments.dtype, "cuda" if torch.cuda.is_available() else "cpu")
     model.generation_config.eos_token_id = None
@@ -92,17 +102,20 @@ def measure(arguments):
     clock = CLOCKS[arguments.clock]
     actions = {LIBRARY: lambda: library(model, ids, arguments.new)} | {name: ours(name) for name in names}
     rows = {name: counted.during(action, clock)[0] for name, action in actions.items()}
+    operations = {name: work(action) for name, action in actions.items()}
     times = {name: [] for name in actions}
     for _ in range(arguments.repeats):
         for name, action in actions.items():
             times[name].append(counted.during(action, clock)[1])
     made = arguments.batch * arguments.new
-    print("| decoder | tokens/s | ratio | rows a token | ratio per row |\n|---|---|---|---|---|")
+    print("| decoder | tokens/s | ratio | rows a token | ratio per row | work a token | ratio per work |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for name, seconds in times.items():
         ratio = statistics.median(a / b for a, b in zip(times[LIBRARY], seconds, strict=True))
-        more = rows[name] / rows[LIBRARY]
+        more, heavier = rows[name] / rows[LIBRARY], operations[name] / operations[LIBRARY]
         speed = made / statistics.median(seconds)
-        print(f"| {name} | {speed:.1f} | {ratio:.2f} | {more:.2f} | {ratio * more:.2f} |", flush=True)
+        cells = [f"{speed:.1f}", *(f"{x:.2f}" for x in (ratio, more, ratio * more, heavier, ratio * heavier))]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main():

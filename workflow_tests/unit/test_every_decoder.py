@@ -79,6 +79,27 @@ def test_deterministic_decoders_equal_their_definition(llama, prompts, decoder, 
     assert tokens(llama, prompts, decoder, settings) == expected
 
 
+@pytest.mark.parametrize(("half", "exits"), [("low", [2, 4, 6]), ("high", [6, 8, 10])])
+def test_dola_chooses_among_several_early_blocks_as_its_definition_does(prompts, half, exits):
+    deep = tiny.build("llama", blocks=12)
+    expected = [slow.walk(deep, p, 8, lambda ids, new: slow.dola(deep, ids, exits, 0.1, 1.2)) for p in prompts]
+    assert tokens(deep, prompts, "dola", {"half": half}, limit=8) == expected
+
+
+def test_dola_takes_of_every_row_the_early_block_that_diverges_most(llama):
+    states = torch.randn(6, 5, llama.config.hidden_size, generator=torch.Generator().manual_seed(2))
+    seen = SimpleNamespace(model=llama, blocks=list(states))
+    final = exits.exit_logits(llama, states[5]).log_softmax(-1)
+    early = torch.stack([exits.exit_logits(llama, states[count - 1]).log_softmax(-1) for count in (4, 2)])
+    middle = (early.double().exp() + final.double().exp()) / 2
+    kl = [(side.exp() * (side - middle.log())).sum(-1) for side in (early.double(), final.double())]
+    best = ((kl[0] + kl[1]) / 2).argmax(0)
+    assert set(best.tolist()) == {0, 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dola, "candidates", lambda depth, half: [4, 2])
+        torch.testing.assert_close(dola.farthest(final, seen, "low"), early[best, range(5)])
+
+
 def test_contrastive_decoding_equals_its_definition(llama, other, prompts):
     expected = [
         slow.walk(llama, p, LIMIT, lambda ids, new: slow.contrastive_decoding(llama, other, ids, 0.1, 0.5))

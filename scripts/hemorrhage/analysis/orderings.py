@@ -97,6 +97,15 @@ class Measured:
         level = step["settings"].get(axis["setting"]) if axis else None
         return float(level) if isinstance(level, int | float) else None
 
+    def by_pattern(self) -> dict[str, dict[str, str]]:
+        """Return method -> pattern -> slug of every plain pruner; "None" is half of the weights, anywhere."""
+        found: dict[str, dict[str, str]] = {}
+        for slug, step in self.singles.items():
+            settings = step["settings"]
+            if is_plain(step) and "pattern" in settings and (settings["pattern"] or settings["sparsity"] == 0.5):
+                found.setdefault(step["method"], {})[str(settings["pattern"])] = slug
+        return found
+
     def difference(self, less: str, more: str, metric: str = "kl") -> statistics.Estimate:
         """Return the paired difference ``less`` − ``more`` of a metric, nats a token."""
         sums, counts = self.windows[self.model, less, metric]

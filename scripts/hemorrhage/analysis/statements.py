@@ -124,13 +124,8 @@ def calibrated(measured: Measured) -> Tally:
 
 def patterns(measured: Measured) -> Tally:
     """Unstructured, 4:8 and 2:4 of one method at the same share of zeros."""
-    found: dict[str, dict[str, str]] = {}
-    for slug, step in measured.singles.items():
-        settings = step["settings"]
-        if "pattern" in settings and settings["sparsity"] == 0.5 and orderings.is_plain(step):
-            found.setdefault(step["method"], {})[str(settings["pattern"])] = slug
     order = ("None", "4:8", "2:4")
-    return measured.ordered([[own[key] for key in order if key in own] for own in found.values()])
+    return measured.ordered([[own[key] for key in order if key in own] for own in measured.by_pattern().values()])
 
 
 def families(measured: Measured) -> Tally:

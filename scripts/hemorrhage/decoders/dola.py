@@ -75,23 +75,21 @@ def farthest(final: torch.Tensor, seen: Seen, half: str) -> torch.Tensor:
 
     from hemorrhage.architecture.exits import exit_logits
 
-    best, chosen = None, final
-    for count in candidates(len(seen.blocks), half):
-        early = exit_logits(seen.model, seen.blocks[count - 1]).log_softmax(-1)
-        divergence = jensen_shannon(final, early)
-        better = torch.ones_like(divergence, dtype=torch.bool) if best is None else divergence > best
-        best = divergence if best is None else torch.where(better, divergence, best)
-        chosen = torch.where(better[:, None], early, chosen)
-    return chosen
+    counts = candidates(len(seen.blocks), half)
+    states = torch.cat([seen.blocks[count - 1] for count in counts])  # one product reads the output embedding once
+    early = exit_logits(seen.model, states).log_softmax(-1).unflatten(0, (len(counts), -1))
+    best = jensen_shannon(final, early).argmax(0)
+    return early[best, torch.arange(len(best), device=best.device)]
 
 
 def jensen_shannon(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the Jensen-Shannon divergence of log-probabilities [b, V] in nats, [b]."""
+    """Return the Jensen-Shannon divergence of log-probabilities [..., V] in nats, [...]; the shapes broadcast."""
     import torch
 
-    middle = torch.logaddexp(first, second) - math.log(2)
-    apart = [(side.exp() * (side - middle)).nan_to_num(0.0).sum(-1) for side in (first, second)]
-    return 0.5 * (apart[0] + apart[1])
+    sides = first.exp(), second.exp()
+    middle = (sides[0] + sides[1]).div_(2)
+    apart = [torch.special.xlogy(p, p).sum(-1) for p in (*sides, middle)]
+    return 0.5 * (apart[0] + apart[1]) - apart[2]
 
 
 def penalised(values: torch.Tensor, seen: Seen, penalty: float) -> torch.Tensor:

@@ -42,14 +42,8 @@ def draw(
 
 
 def patterns(measured: Measured) -> dict[str, dict[str, str]]:
-    """Return method -> pattern -> slug of every pruner that has one, the least damaged first."""
-    found: dict[str, dict[str, str]] = {}
-    for slug, step in measured.singles.items():
-        if orderings.is_plain(step) and "pattern" in step["settings"]:
-            pattern = str(step["settings"]["pattern"])
-            if pattern != "None" or step["settings"]["sparsity"] == 0.5:
-                found.setdefault(step["method"], {})[pattern] = slug
-    kept = {method: own for method, own in found.items() if len(own) > 1}
+    """Return method -> pattern -> slug of every pruner that was measured with several, the least damaged first."""
+    kept = {method: own for method, own in measured.by_pattern().items() if len(own) > 1}
     return dict(
         sorted(kept.items(), key=lambda entry: min(measured.value(slug)["value"] for slug in entry[1].values()))
     )
