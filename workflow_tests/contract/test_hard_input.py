@@ -16,7 +16,7 @@ from hemorrhage.activations import gradients
 from hemorrhage.architecture import targets
 from tiny_data import TinyData
 
-FAMILIES = ("pruning", "quantization", "lowrank")
+FAMILIES = ("pruning", "quantization", "low_rank")
 METHODS = {name: plugin for name, plugin in plugins.found("modifications").items() if plugin.family in FAMILIES}
 DEAD, ROW, CONSTANT = 5, 3, 0.07
 SHORT = 4  # tokens: every Gram matrix has a rank of at most 4, of 32 or 64 channels

@@ -91,7 +91,7 @@ def families(axes: Axes, shown: pd.DataFrame, family_of: dict[str, str], offset:
         if start:
             axes.axhline(start, color=plotting.MUTED, linewidth=0.9)
         axes.annotate(
-            family,
+            family.replace("_", " "),
             (1, (start + end) / 2),
             xycoords=axes.get_yaxis_transform(),
             xytext=(offset, 0),

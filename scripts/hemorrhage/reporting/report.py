@@ -104,6 +104,7 @@ def _content(
         "families": [
             {
                 "name": name,
+                "title": sections.title(name),
                 "figure": drawn.get(f"family_{name}"),
                 "methods": _methods(metrics, name, descriptions),
                 "thresholds": sections.thresholds(found, name, grid, criteria),

@@ -36,6 +36,11 @@ def families(metrics: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(rows.family))
 
 
+def title(family: str) -> str:
+    """Return how people read the name of a family."""
+    return family.replace("_", " ").capitalize()
+
+
 def variants(metrics: pd.DataFrame, family: str, grid: dict[str, Any], severity: Sequence[Sequence[Any]]) -> Table:
     """Return KL, perplexity ratio, agreement and severity of every variant of a family, by sweep, mildest first."""
     rows = metrics[(metrics.probe == "fidelity") & (metrics.family == family)]

@@ -29,7 +29,7 @@ def write(
     parts = ["# Summary", "## Findings", _list(told)]
     for family in sections.families(metrics):
         parts += [
-            f"## {family.capitalize()}",
+            f"## {sections.title(family)}",
             markdown(sections.thresholds(found, family, grid, settings["criteria"])),
             markdown(sections.variants(metrics, family, grid, settings["severity"])),
         ]
