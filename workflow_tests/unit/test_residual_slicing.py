@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as hf
 
 import tiny
 from hemorrhage import checkpoints, plugins
@@ -81,3 +82,28 @@ def test_quantizers_come_after_the_slice():
     plugin.module.apply(model, plugin.settings(plugin.module.EXAMPLE), TinyData())
     with pytest.raises(ValueError, match="slice first"):
         residual_slicing.rotate(model, torch.eye(32).double())
+
+
+@pytest.mark.parametrize(
+    ("width", "multiple", "heads", "expected"),
+    [(4096, 8, 32, 32), (576, 8, 9, 9), (576, 1, 9, 9), (2048, 128, 32, 128)],
+)
+def test_a_hidden_size_is_a_multiple_of_the_heads(width, multiple, heads, expected):
+    assert plugins.get("modifications", "slice_residual").module.step(width, multiple, heads) == expected
+
+
+def test_a_stream_with_an_odd_number_of_heads_is_sliced_to_what_its_config_accepts(tmp_path):
+    config = hf.LlamaConfig(
+        vocab_size=tiny.VOCABULARY,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+    )
+    model = hf.LlamaForCausalLM(config).eval()
+    plugin = plugins.get("modifications", "slice_residual")
+    achieved = plugin.module.apply(model, plugin.settings({"ratio": 0.3}), TinyData())
+    assert achieved["hidden_size"] == 33
+    checkpoints.save(model, tmp_path / "sliced", {"attachments": []})
+    assert torch.equal(logits(checkpoints.load(tmp_path / "sliced", "float32", "cpu")), logits(model))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as hf
 
 import tiny
 from hemorrhage import checkpoints, plugins
@@ -155,3 +156,24 @@ def test_quantizers_by_channel_come_after_the_cut():
     structures = coupling.find(model)
     with pytest.raises(ValueError, match="cut widths first"):
         widths.require_possible(model, structures, {"heads": 1})
+
+
+def test_no_more_heads_go_than_leave_a_number_that_the_config_accepts(tmp_path):
+    config = hf.LlamaConfig(
+        vocab_size=tiny.VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    model = hf.LlamaForCausalLM(config).eval()
+    numbers = coupling.plan(model, 0.4, coupling.KINDS)
+    assert numbers["heads"] == 0  # 5 heads would be left, and 6 and 7 divide 64 no better
+    assert coupling.plan(model, 0.5, coupling.KINDS)["heads"] == 4
+    plugin = plugins.get("modifications", "flap")
+    achieved = plugin.module.apply(model, plugin.settings({"ratio": 0.4}), TinyData())
+    assert achieved["ratio"] == pytest.approx(0.4, abs=0.01)
+    checkpoints.save(model, tmp_path / "cut", {"attachments": []})
+    loaded = checkpoints.load(tmp_path / "cut", "float32", "cpu")
+    assert loaded.config.intermediate_size == 96 - numbers["channels"]

@@ -7,11 +7,13 @@ Removing a unit removes all its rows and columns, and nothing is computed for it
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -83,7 +85,8 @@ def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...]) -> dict[s
     """Return how many units of each kind every block loses, so that its targets lose ``ratio`` of their weights.
 
     Groups of heads are few and large: with both kinds, as many of them go as the ratio holds whole ones, and channels
-    make up for the rest (the "UL-MM" structure of FLAP's code).
+    make up for the rest (the "UL-MM" structure of FLAP's code). Some configs refuse a number of heads that does not
+    divide the hidden size; then the nearest smaller number of groups goes.
 
     Raises ValueError if nothing of a kind would stay.
     """
@@ -93,6 +96,9 @@ def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...]) -> dict[s
     if "heads" in first:
         share = ratio * first["heads"].units if "channels" in first else wanted / first["heads"].weights
         numbers["heads"] = math.floor(share + 1e-9) if "channels" in first else math.floor(share + 0.5)
+        left = first["heads"].units - numbers["heads"]
+        while numbers["heads"] and left > 0 and not _accepts(model, left):
+            numbers["heads"], left = numbers["heads"] - 1, left + 1
         wanted -= numbers["heads"] * first["heads"].weights
     if "channels" in first:
         numbers["channels"] = math.floor(wanted / first["channels"].weights + 0.5)
@@ -103,6 +109,18 @@ def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...]) -> dict[s
                 f"{kind}; at least one must stay. Take less, or let both kinds share it."
             )
     return numbers
+
+
+def _accepts(model: PreTrainedModel, groups: int) -> bool:
+    """Whether the model's config may have this number of groups of heads."""
+    config: Any = copy.deepcopy(model.config.get_text_config())
+    held = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    config.num_attention_heads = config.num_attention_heads // held * groups
+    try:
+        config.validate()
+    except StrictDataclassError:
+        return False
+    return True
 
 
 def _by_block(model: PreTrainedModel) -> dict[int, dict[str, Target]]:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from hemorrhage.analysis import tables
 from hemorrhage.analysis.curves import REFERENCE, label
-from hemorrhage.figures.decoding import decoder_label, text_rows
+from hemorrhage.figures.decoding import text_rows, tick_label
 from hemorrhage.reporting import plotting
 
 SECTION = "Divergence"
@@ -47,7 +48,7 @@ def draw(
             for axis, (metric, caption) in zip(row, PANELS.items(), strict=True):
                 _panel(axis, text[(text.model == model) & (text.metric == metric)], decoders, variants)
                 axis.set_xlabel(caption)
-                axis.set_yticks(range(len(decoders)), [decoder_label(decoder) for decoder in decoders])
+                axis.set_yticks(range(len(decoders)), [tick_label(decoder) for decoder in decoders])
                 axis.set_ylim(len(decoders) - 0.4, -0.6)
             row[0].set_title(model)
         handles = [Line2D([], [], linestyle="none", **_style(place)) for place in range(len(variants))]
@@ -74,6 +75,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, decoders: list[str], variants: list[s
         axes.plot(points.value, heights, linestyle="none", **style)
     axes.axvline(1, color=plotting.MUTED, linewidth=1, zorder=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", visible=False)
 
 

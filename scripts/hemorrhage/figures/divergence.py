@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ CAPTION = (
     " seed."
 )
 COLUMNS = 4
+TITLE_WIDTH = 32  # characters above a panel before a line is broken
 
 
 def draw(
@@ -46,7 +48,7 @@ def draw(
         for axis, ((model, decoder), group) in zip(axes.flat, panels, strict=False):
             _panel(axis, group, variants)
             owner = f"{model}: " if table.model.nunique() > 1 else ""
-            axis.set_title(owner + decoder_label(decoder), fontsize=8.5)
+            axis.set_title("\n".join(textwrap.wrap(owner + decoder_label(decoder), TITLE_WIDTH)), fontsize=8.5)
             axis.set_xlabel("tokens n")
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from hemorrhage.analysis import tables
 from hemorrhage.analysis.curves import REFERENCE
 from hemorrhage.decoding import published_decoding, task_scores
-from hemorrhage.figures.decoding import decoder_label, text_rows
+from hemorrhage.figures.decoding import text_rows, tick_label
 from hemorrhage.reporting import plotting
 
 SECTION = "Divergence"
@@ -74,7 +74,7 @@ def _own(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(rows.value, heights, linestyle="none", marker="o", color=plotting.PALETTE[0])
     several = rows.model.nunique() > 1
     axes.set_yticks(
-        heights, [(f"{row.model}: " if several else "") + decoder_label(row.decoder) for row in tables.rows(rows)]
+        heights, [(f"{row.model}: " if several else "") + tick_label(row.decoder) for row in tables.rows(rows)]
     )
     axes.set_xlabel("this study: tokens equal to greedy search, share")
     axes.set_xlim(left=0)
@@ -101,7 +101,7 @@ def _scores(axes: Axes, scores: pd.DataFrame, title: str) -> None:
             color=colour,
             label=f"{task}, {int(rows.blocks.max())} items: {words}",
         )
-    axes.set_yticks(range(len(order)), [decoder_label(decoder) for decoder in order])
+    axes.set_yticks(range(len(order)), [tick_label(decoder) for decoder in order])
     axes.set_xlabel("this study: score, %")
     axes.set_xlim(0, 100)
     if title:

@@ -10,10 +10,8 @@ import pandas as pd
 
 from hemorrhage.analysis import mitigations, statements, tables, thresholds
 from hemorrhage.analysis.curves import REFERENCE, Curve, curves, label
-from hemorrhage.decoding import task_scores
-from hemorrhage.figures.decoding import decoder_label, text_rows
 from hemorrhage.figures.overview import ranked
-from hemorrhage.reporting import combination_findings, expansion_findings, wording
+from hemorrhage.reporting import combination_findings, decoding_findings, expansion_findings, wording
 
 UNDECIDED_KL = 0.01  # nats; above it a perplexity below the reference's is damage that perplexity does not see
 
@@ -42,8 +40,8 @@ def sentences(
     for panel in ranked(curves(metrics, grid), found, criteria):
         result.append(_survivor(panel, found, grid, criteria))
     result.extend(_mitigation(group, grid, criteria) for _, group in _compared(compared, criteria))
-    result.extend([*_hidden(metrics, grid), *_control(metrics), *_decoding(metrics, grid)])
-    result.extend(_task_scores(metrics))
+    result.extend([*_hidden(metrics, grid), *_control(metrics)])
+    result.extend(decoding_findings.sentences(metrics, grid))
     result.extend(expansion_findings.sentences(metrics, grid))
     if combined is not None:
         result.extend(combination_findings.sentences(combined, grid))
@@ -163,42 +161,6 @@ def _control(metrics: pd.DataFrame) -> list[str]:
         f"Control failed: the unmodified model has a KL of {wording.number(worst)}; every number here holds only "
         "above that."
     ]
-
-
-def _decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
-    """Per model and decoder, the variant whose text parts first from the reference's."""
-    text = text_rows(metrics)
-    rows = text[(text.metric == "weight_effect.first_divergence") & (text.variant != REFERENCE)]
-    result = []
-    for (_, decoder), group in tables.groups(rows, ["model", "decoder"], sort=True):
-        group = group.sort_values(["value", "variant"])
-        first, last = group.iloc[0], group.iloc[-1]
-        result.append(
-            f"Text by {decoder_label(decoder)}: the weights of {label(last.variant, grid)} keep the "
-            f"reference's words for {wording.number(last.value)} tokens, those of "
-            f"{label(first.variant, grid)} for {wording.number(first.value)}."
-        )
-    return result
-
-
-def _task_scores(metrics: pd.DataFrame) -> list[str]:
-    """Per model and task, the best and the worst decoder on the reference, and their relative range."""
-    scores = task_scores.rows(metrics)
-    scores = scores[scores.variant == REFERENCE]
-    spread, result = task_scores.ranges(scores), []
-    for (model, task), group in tables.groups(scores, ["model", "dataset"]):
-        group = group.sort_values(["value", "decoder"])
-        worst, best = group.iloc[0], group.iloc[-1]
-        if worst.decoder == best.decoder:
-            continue
-        share = float(spread[task][(model, REFERENCE)])
-        result.append(
-            f"Task {task} on {model} by decoder: best {decoder_label(best.decoder)} with {100 * best.value:.0f} %, "
-            f"worst {decoder_label(worst.decoder)} with {100 * worst.value:.0f} %"
-            + (f", a range of {100 * share:.0f} % of the worst" if math.isfinite(share) else "")
-            + f" ({int(best.blocks)} items, intervals in the figure)."
-        )
-    return result
 
 
 def pivot(metrics: pd.DataFrame) -> pd.DataFrame:

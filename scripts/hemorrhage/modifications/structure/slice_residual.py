@@ -14,6 +14,7 @@ After Ashkboos et al., SliceGPT: Compress Large Language Models by Deleting Rows
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ NEUTRAL = {"ratio": 0}
 EXAMPLE = {"ratio": 0.25}
 REPAIRS: tuple[str, ...] = ()
 CHANGES = "shapes"
+FINEST = 16  # steps of the hidden size from nothing to all that are asked for at least
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Settings:
     Attributes:
         ratio: share of the directions of the residual stream that is left out, 0 to 0.95.
         multiple: the hidden size that is left is rounded to a multiple of this, which hardware and groups of weights
-            like; SliceGPT's is 8.
+            like; SliceGPT's is 8. See ``step`` for what a config asks for beside it.
         calibration: name of the calibration set whose streams give the directions.
     """
 
@@ -54,6 +56,16 @@ def unsuited(model) -> str | None:
     return residual_slicing.unsuited(model)
 
 
+def step(width: int, multiple: int, heads: int) -> int:
+    """Return the number whose multiples a hidden size can have.
+
+    The configs of transformers 5 refuse a hidden size that is no multiple of the number of heads, even where the size
+    of a head is given. Both multiples at once can be coarse, 72 of 576; then the heads alone decide.
+    """
+    both = math.lcm(multiple, heads)
+    return both if both <= width / FINEST else heads
+
+
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Slice the stream; returns the new hidden size, the share of variance kept and the parameters before and after.
 
@@ -65,7 +77,8 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     if (reason := unsuited(model)) is not None:
         raise ValueError(reason)
     width = model.get_input_embeddings().weight.shape[1]
-    left = max(1, int((1 - settings.ratio) * width / settings.multiple + 0.5)) * settings.multiple
+    unit = step(width, settings.multiple, getattr(model.config.get_text_config(), "num_attention_heads", 1))
+    left = max(1, int((1 - settings.ratio) * width / unit + 0.5)) * unit
     if not settings.ratio or left >= width:
         return {"ratio": 0.0, "hidden_size": width}
     before = widths.counts(model)
