@@ -20,7 +20,7 @@ from hemorrhage.reporting import plotting
 
 PREFIX = "text."
 GREEDY = "greedy"
-TICK_WIDTH = 24  # characters beside an axis before a line is broken
+TICK_WIDTH = 28  # characters beside an axis before a line is broken
 PANELS = {
     "token_agreement": "tokens equal to the compared text, share",
     "first_divergence": "tokens before the first difference",

@@ -1,18 +1,18 @@
-"""What the choice of a decoder does: the published scores, and text and task scores of this study's reference."""
+"""What the choice of a decoder does: the published scores, the text of this study's reference and its task scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from hemorrhage.analysis import tables
-from hemorrhage.analysis.curves import REFERENCE
+from hemorrhage.analysis.curves import REFERENCE, label
 from hemorrhage.decoding import published_decoding, task_scores
-from hemorrhage.figures.decoding import text_rows, tick_label
+from hemorrhage.figures.decoding import decoder_label, text_rows, tick_label
 from hemorrhage.reporting import plotting
 
 SECTION = "Divergence"
@@ -20,9 +20,9 @@ CAPTION = (
     "Left: published scores of nine models of 7 to 14 billion parameters; a point is the range over twelve "
     "decoders, (best − worst) / worst. Beside it the reference of this study: how many tokens another decoder "
     "leaves as greedy search writes them, with 95 % intervals over prompts, and, where the study has tasks for its "
-    "decoders, the score of every decoder with 95 % intervals over items; the legend gives the same range of them. "
-    "Few items make wide intervals, and the range of noise alone is not 0. The panels cannot be compared number by "
-    "number."
+    "decoders, the score of every variant by every decoder with 95 % intervals over items, and the same range beside "
+    "the variant's name. Few items make wide intervals, and the range of noise alone is not 0. The panels cannot be "
+    "compared number by number."
 )
 
 
@@ -40,14 +40,16 @@ def draw(
     text = text_rows(metrics)
     own = text[(text.variant == REFERENCE) & (text.metric == "decoder_effect.token_agreement")]
     scores = task_scores.rows(metrics)
-    scores = scores[scores.variant == REFERENCE]
-    panels = 2 + scores.model.nunique()
-    height = 1.4 + 0.26 * max(len(ranges), len(own), scores.decoder.nunique())
-    with plotting.figure(1, panels, (1.5 + 4.5 * panels, height)) as (drawn, axes):
+    tasks = tables.groups(scores, ["model", "dataset"])
+    spread = task_scores.ranges(scores)
+    tallest = max((0.12 * group.decoder.nunique() + 0.2) * group.variant.nunique() for _, group in [*tasks, ("", own)])
+    height = 2 + max(0.26 * len(ranges), 0.26 * len(own), tallest)
+    with plotting.figure(1, 2 + len(tasks), (10.5 + 4.5 * len(tasks), height)) as (drawn, axes):
         _published(axes[0, 0], ranges)
         _own(axes[0, 1], own.sort_values(["value", "decoder"], kind="stable"))
-        for axis, (model, group) in zip(axes[0, 2:], tables.groups(scores, "model"), strict=True):
-            _scores(axis, group, model if scores.model.nunique() > 1 else "")
+        for axis, ((model, task), group) in zip(axes[0, 2:], tasks, strict=True):
+            _scores(axis, group, spread[task].get, grid)
+            axis.set_title(f"{model}: {task}, {int(group.blocks.max())} items")
         plotting.save(drawn, svg, png)
 
 
@@ -80,30 +82,35 @@ def _own(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlim(left=0)
 
 
-def _scores(axes: Axes, scores: pd.DataFrame, title: str) -> None:
-    """The score of every decoder, the tasks beside each other; decoders by their mean over tasks."""
-    order = list(scores.groupby("decoder").value.mean().sort_index().sort_values(kind="stable").index)
-    spread = task_scores.ranges(scores)
-    tasks = sorted(scores.dataset.unique())
-    for place, task in enumerate(tasks):
-        rows = scores[scores.dataset == task]
-        shift = 0.24 * (place - (len(tasks) - 1) / 2)
-        heights = [order.index(decoder) + shift for decoder in rows.decoder]
+def _scores(axes: Axes, scores: pd.DataFrame, range_of: Callable[[Any], Any], grid: dict[str, Any]) -> None:
+    """The scores of a task, a row per variant and a colour per decoder, the reference first, then the best."""
+    means = scores.groupby("variant").value.mean()
+    order = sorted(means.index, key=lambda variant: (variant != REFERENCE, -means[variant], variant))
+    decoders = sorted(scores.decoder.unique())
+    for place, decoder in enumerate(decoders):
+        rows = scores[scores.decoder == decoder]
+        heights = [order.index(variant) + 0.8 * ((place + 0.5) / len(decoders) - 0.5) for variant in rows.variant]
         colour = plotting.PALETTE[place % len(plotting.PALETTE)]
-        axes.hlines(heights, 100 * rows.low, 100 * rows.high, color=colour, linewidth=1.2)
-        found = spread[task].iloc[0] if task in spread else math.nan
-        words = f"range {100 * found:.0f} % of the worst" if math.isfinite(found) else "the worst is 0"
+        axes.hlines(heights, 100 * rows.low, 100 * rows.high, color=colour, linewidth=1.1)
         axes.plot(
             100 * rows.value,
             heights,
             linestyle="none",
             marker=plotting.MARKERS[place % len(plotting.MARKERS)],
+            markersize=4.5,
             color=colour,
-            label=f"{task}, {int(rows.blocks.max())} items: {words}",
+            label=decoder_label(decoder),
         )
-    axes.set_yticks(range(len(order)), [tick_label(decoder) for decoder in order])
+    names = [f"{label(variant, grid)}\n{_range(range_of((scores.model.iloc[0], variant)))}" for variant in order]
+    axes.set_yticks(range(len(order)), names)
+    axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_xlabel("this study: score, %")
-    axes.set_xlim(0, 100)
-    if title:
-        axes.set_title(title)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.set_xlim(-2, 102)
+    axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+
+
+def _range(share: float | None) -> str:
+    if share is None or math.isnan(share):
+        return "the worst is 0"
+    return f"range {100 * share:.0f} %"

@@ -75,7 +75,7 @@ def _amplified(rows: pd.DataFrame, name: str) -> list[str]:
 
 def _alike(text: pd.DataFrame, name: str) -> list[str]:
     """Decoders whose text cannot be told apart by any measure of any variant."""
-    rows = text[text.decoder != GREEDY]
+    rows = text[(text.decoder != GREEDY) & text.effect.isin(["weight_effect", "decoder_effect"])]
     wide = rows.pivot_table(index="decoder", columns=["variant", "metric"], values="value")
     pairs = [
         f"{decoder_label(one)} and {decoder_label(other)}"
@@ -91,7 +91,7 @@ def _task_scores(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
     """Per model and task, the best and the worst decoder on the reference, and the best and worst variant by greedy."""
     scores = task_scores.rows(metrics)
     unchanged = scores[scores.variant == REFERENCE]
-    spread, result = task_scores.ranges(unchanged), []
+    spread, result = task_scores.ranges(scores), []
     for (model, task), group in tables.groups(unchanged, ["model", "dataset"]):
         group = group.sort_values(["value", "decoder"])
         worst, best = group.iloc[0], group.iloc[-1]
@@ -105,6 +105,7 @@ def _task_scores(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
             told += f", a range of {_percent(share)} of the worst" if math.isfinite(share) else ""
             told += f" ({items})"
         told += _weights(scores[(scores.model == model) & (scores.dataset == task)], grid)
+        told += _widest(spread[task] if task in spread else pd.Series(dtype=float), model, grid)
         result.append(f"Task {task} on {model}, unmodified: {told}.")
     return result
 
@@ -116,6 +117,15 @@ def _weights(scores: pd.DataFrame, grid: dict[str, Any]) -> str:
         return ""
     ends = [f"{label(row.variant, grid)} {_percent(row.value)}" for row in (rows.iloc[-1], rows.iloc[0])]
     return "; of the variants by greedy, " + " to ".join(ends[: min(2, len(rows))])
+
+
+def _widest(spread: pd.Series, model: str, grid: dict[str, Any]) -> str:
+    """On which variant the decoders differ most, as the end of a sentence."""
+    known = {variant: share for (owner, variant), share in spread.dropna().items() if owner == model}
+    if len(known) < 2:
+        return ""
+    widest = min(known, key=lambda variant: (-known[variant], variant))
+    return f"; the range over decoders is widest on {label(widest, grid)}, {_percent(known[widest])} of the worst"
 
 
 def _percent(share: float) -> str:
