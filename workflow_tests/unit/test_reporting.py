@@ -1,12 +1,13 @@
 """Costs, notes, cards and the README's blocks."""
 
 import json
+from math import nan
 
 import pytest
 
 from hemorrhage import files
 from hemorrhage.records import Measurement, Metric, Record
-from hemorrhage.reporting import costs, model_card, notes, readme
+from hemorrhage.reporting import costs, findings, model_card, notes, readme
 
 
 def benchmark(path, *seconds):
@@ -61,3 +62,22 @@ def test_card_says_what_was_done_and_what_it_cost():
     card = model_card.text(record, {"source": "path:x", "baseline": "dense"}, fidelity, [["none", 0.01], ["mild", 1.0]])
     assert "Damage: **mild**" in card and "`rtn` bits 3" in card and "group" not in card
     assert "| kl | 1.5 | 1.2 to 1.8 |" in card and "**Attachments.**" in card
+
+
+BITS, SHARE = {"rises": False, "integer": True}, {"rises": True, "integer": False}
+
+
+@pytest.mark.parametrize(
+    ("axis", "weak", "strong", "shown"),
+    [
+        (BITS, {"inside": 8, "outside": 4}, {"inside": 5, "outside": 4}, False),  # 5 bits were not measured of it
+        (BITS, {"inside": 8, "outside": 5}, {"inside": 5, "outside": 4}, True),
+        (BITS, {"state": "already exceeded", "inside": nan, "outside": 8}, {"inside": 8, "outside": 7}, True),
+        (BITS, {"inside": 5, "outside": 4}, {"state": "not reached", "inside": 3, "outside": nan}, True),
+        (SHARE, {"low": 0.19, "high": 0.23}, {"low": 0.21, "high": 0.24}, False),
+        (SHARE, {"low": 0.11, "high": 0.12}, {"low": 0.21, "high": 0.24}, True),
+    ],
+)
+def test_a_sweep_breaks_first_only_where_its_interval_or_levels_say_so(axis, weak, strong, shown):
+    rows = [{"state": "inside", **row} for row in (weak, strong)]
+    assert findings._breaks_first(*rows, axis) == shown

@@ -94,9 +94,21 @@ def _survivor(
         f"{wording.axis(axis)}: within {wording.criterion(criteria[name])}, "
         f"{label(first.sweep, grid)} {_reach(rows[first.sweep], axis)}"
     )
-    if _reach(rows[last.sweep], axis) != _reach(rows[first.sweep], axis):
+    if _breaks_first(rows[last.sweep], rows[first.sweep], axis):
         text += f"; first to break is {label(last.sweep, grid)}, which {_reach(rows[last.sweep], axis)}"
     return _capital(text) + "."
+
+
+def _breaks_first(weak: Mapping[str, Any], strong: Mapping[str, Any], axis: Mapping[str, Any]) -> bool:
+    """Whether one sweep is shown to break before another: their intervals, or the levels around them, do not overlap.
+
+    A sweep that skips a level seems to last less far than one that has it; that alone shows nothing.
+    """
+    sign = 1 if axis["rises"] else -1
+    if not axis["integer"] and weak["state"] == strong["state"] == thresholds.INSIDE:
+        ends = [sorted((sign * row["low"], sign * row["high"])) for row in (weak, strong)]
+        return ends[0][1] < ends[1][0]
+    return sign * weak["outside"] <= sign * strong["inside"]
 
 
 def _reach(row: Mapping[str, Any], axis: Mapping[str, Any]) -> str:

@@ -96,7 +96,9 @@ def damage_axis(axes: Axes, axis: Mapping[str, Any], levels: np.ndarray) -> None
     if axis["integer"]:
         axes.set_xticks(sorted(set(levels.tolist())))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(textwrap.fill(f"{wording.axis(axis)}  (more damage →)", LABEL_WIDTH))
+    axes.set_xlabel(
+        textwrap.fill(f"{wording.axis(axis)}  (more\N{NO-BREAK SPACE}damage\N{NO-BREAK SPACE}→)", LABEL_WIDTH)
+    )
 
 
 def between(levels: np.ndarray, *values: np.ndarray, parts: int = 24) -> list[np.ndarray]:
