@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from hemorrhage.analysis import tables
 from hemorrhage.analysis.curves import REFERENCE, label
@@ -75,9 +74,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, decoders: list[str], variants: list[s
         axes.plot(points.value, heights, linestyle="none", **style)
     axes.axvline(1, color=plotting.MUTED, linewidth=1, zorder=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    plotting.plain_log(axes.xaxis)
     axes.grid(axis="y", visible=False)
 
 

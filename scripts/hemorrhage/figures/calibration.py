@@ -74,6 +74,7 @@ def _panel(axes: Axes, measured: Measured, points: Sequence[Point]) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plotting.plain_log(axes.yaxis)
     numbers = sorted({point.sequences for point in points})
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -70,5 +70,6 @@ def _panel(axes: Axes, measured: Measured, found: Mapping[str, Mapping[str, str]
     axes.set_yticks(range(len(found)), [method.replace("_", " ") for method in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xscale("log")
+    plotting.plain_log(axes.xaxis)
     axes.set_xlabel("KL(reference ‖ variant), nats")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)

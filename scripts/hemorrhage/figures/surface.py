@@ -160,8 +160,8 @@ def _additivity(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_ylabel("ΔNLL of both together (nats)")
     axes.legend(loc="upper left", fontsize=8)
     axes.annotate(
-        combination_findings.counted(rows),
-        (1, 0.02),
+        combination_findings.counted(rows).replace(", ", "\n"),
+        (0.99, 0.02),
         xycoords="axes fraction",
         ha="right",
         fontsize=7.5,

@@ -19,7 +19,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from hemorrhage import files
 from hemorrhage.reporting import wording
@@ -99,6 +101,13 @@ def damage_axis(axes: Axes, axis: Mapping[str, Any], levels: np.ndarray) -> None
     axes.set_xlabel(
         textwrap.fill(f"{wording.axis(axis)}  (more\N{NO-BREAK SPACE}damage\N{NO-BREAK SPACE}→)", LABEL_WIDTH)
     )
+
+
+def plain_log(axis: Axis) -> None:
+    """Label a logarithmic axis that spans few decades with plain numbers: 1, 2, 5, 10."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def between(levels: np.ndarray, *values: np.ndarray, parts: int = 24) -> list[np.ndarray]:
