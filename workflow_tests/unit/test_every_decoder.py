@@ -86,18 +86,23 @@ def test_dola_chooses_among_several_early_blocks_as_its_definition_does(prompts,
     assert tokens(deep, prompts, "dola", {"half": half}, limit=8) == expected
 
 
-def test_dola_takes_of_every_row_the_early_block_that_diverges_most(llama):
+def test_dola_takes_of_every_row_the_early_block_that_diverges_most(llama, monkeypatch):
     states = torch.randn(6, 5, llama.config.hidden_size, generator=torch.Generator().manual_seed(2))
-    seen = SimpleNamespace(model=llama, blocks=list(states))
+    states[3, :3] = states[5, :3]  # what is read after block 4 does not diverge at all in the first rows
+    states[1, 3:] = states[5, 3:]  # nor what is read after block 2 in the others
     final = exits.exit_logits(llama, states[5]).log_softmax(-1)
     early = torch.stack([exits.exit_logits(llama, states[count - 1]).log_softmax(-1) for count in (4, 2)])
-    middle = (early.double().exp() + final.double().exp()) / 2
-    kl = [(side.exp() * (side - middle.log())).sum(-1) for side in (early.double(), final.double())]
-    best = ((kl[0] + kl[1]) / 2).argmax(0)
-    assert set(best.tolist()) == {0, 1}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dola, "candidates", lambda depth, half: [4, 2])
-        torch.testing.assert_close(dola.farthest(final, seen, "low"), early[best, range(5)])
+    monkeypatch.setattr(dola, "candidates", lambda depth, half: [4, 2])
+    found = dola.farthest(final, SimpleNamespace(model=llama, blocks=list(states)), "low")
+    torch.testing.assert_close(found, early[[1, 1, 1, 0, 0], range(5)])
+
+
+def test_the_divergence_of_dola_is_that_of_jensen_and_shannon():
+    first, second = torch.randn(2, 7, 11, generator=torch.Generator().manual_seed(3)).mul(3).log_softmax(-1).unbind()
+    second = second.masked_fill(torch.arange(11) == 4, -float("inf")).log_softmax(-1)
+    p, q = first.double().exp(), second.double().exp()
+    expected = ((p * (2 * p / (p + q)).log()).sum(-1) + torch.special.xlogy(q, 2 * q / (p + q)).sum(-1)) / 2
+    torch.testing.assert_close(dola.jensen_shannon(first, second).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_contrastive_decoding_equals_its_definition(llama, other, prompts):
