@@ -121,7 +121,8 @@ def _weights(scores: pd.DataFrame, grid: dict[str, Any]) -> str:
 
 def _widest(spread: pd.Series, model: str, grid: dict[str, Any]) -> str:
     """On which variant the decoders differ most, as the end of a sentence."""
-    known = {variant: share for (owner, variant), share in spread.dropna().items() if owner == model}
+    shares = spread.dropna()
+    known = {key[1]: share for key, share in zip(shares.index.tolist(), shares, strict=True) if key[0] == model}
     if len(known) < 2:
         return ""
     widest = min(known, key=lambda variant: (-known[variant], variant))
