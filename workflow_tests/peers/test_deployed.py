@@ -10,7 +10,7 @@ import yaml
 import tiny
 from hemorrhage import cache, checkpoints, plugins
 from hemorrhage.architecture import models, targets
-from hemorrhage.corpus import texts as sources
+from hemorrhage.corpus import texts
 from hemorrhage.methods import tensors
 from hemorrhage.planning import refusals
 from hemorrhage.sources import fetch
@@ -93,6 +93,7 @@ def test_biases_that_half_precision_cannot_hold_are_refused(data):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_compressed_tensors_holds_what_llm_compressor_writes(symmetric, data, tmp_path):
+    """It asks for the config of a folder that the model came from, so both sides start from one."""
     llmcompressor = pytest.importorskip("llmcompressor")
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -101,7 +102,7 @@ def test_compressed_tensors_holds_what_llm_compressor_writes(symmetric, data, tm
 
     grid = QuantizationArgs(num_bits=4, type="int", symmetric=symmetric, strategy="group", group_size=GROUP)
     scheme = {"group_0": QuantizationScheme(targets=["Linear"], weights=grid)}
-    theirs = build()
+    theirs = models.load(data.base, "float32", "cpu")
     llmcompressor.oneshot(model=theirs, recipe=QuantizationModifier(config_groups=scheme, ignore=["lm_head"]))
     theirs.save_pretrained(tmp_path / "theirs", save_compressed=True)
     model = build()
@@ -123,7 +124,7 @@ def default_model(tmp_path_factory):
     base = tmp_path_factory.mktemp("default") / "base"
     models.prepare(weights, base, source="peer")
     tokenizer = models.load_tokenizer(base)
-    rows = [tokenizer(article)["input_ids"] for article in sources.articles(path, text["format"])]
+    rows = [tokenizer(article.text)["input_ids"] for article in texts.articles(path, text["format"])]
     return base, torch.tensor([row[:LENGTH] for row in rows if len(row) >= LENGTH][:WINDOWS])
 
 
