@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 import tiny
 from hemorrhage import checkpoints, plugins
-from hemorrhage.architecture import targets
+from hemorrhage.architecture import attachments, targets
 from hemorrhage.methods import finetuning
 from tiny_data import TinyData
 
@@ -56,6 +56,65 @@ def test_zeros_stay_zero_and_flags_stay_as_they_were(adapter):
     assert all(torch.equal(target.weight == 0, mask) for target, mask in zip(targets.find(model), before, strict=True))
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_what_is_trained_of_a_pruned_model_is_what_is_left_of_it(adapter, architecture):
+    """One sequence, so the loss of the last step is that of the final model but for the last and smallest update."""
+    tokens = TinyData(architecture).tokens("default")[:1]
+    model = tiny.build(architecture)
+    for target in targets.find(model):
+        target.write(target.weight.masked_fill(target.weight.abs() < target.weight.abs().median(), 0))
+    before = loss(model, tokens)
+    course = finetuning.Course(tokens, batch=1, steps=30, rate=0.01 if adapter == "lora" else 0.003, seed=0)
+    train = finetuning.full if adapter == "full" else lambda *given: finetuning.lora(*given, rank=4, alpha=8)
+    _, losses = train(model, course)
+    assert loss(model, tokens) < before - 0.1
+    assert loss(model, tokens) == pytest.approx(losses[-1], abs=0.01)
+
+
+def with_rounded_inputs():
+    model = tiny.build("llama")
+    for target in targets.find(model):
+        spec = {"kind": "activation_quantizer", "target": target.name, "bits": 4, "grid": "per_tensor", "scale": 0.1}
+        attachments.attach(model, spec)
+    return model
+
+
+def test_the_gradient_passes_straight_through_rounded_inputs():
+    model, tokens = with_rounded_inputs(), TinyData().tokens("default")[:1]
+    before = model(tokens, use_cache=False).logits
+    value = next(target for target in targets.find(model) if target.name.endswith("v_proj.weight"))
+    F.cross_entropy(before[0, :-1], tokens[0, 1:]).backward()
+    assert value.parameter.grad.abs().max() > 0  # its output reaches the loss through the rounded input of o_proj only
+    with torch.no_grad():
+        assert torch.equal(model(tokens, use_cache=False).logits, before)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_model_with_rounded_inputs_is_trained_as_it_will_run(adapter):
+    tokens, model = TinyData().tokens("default")[:1], with_rounded_inputs()
+    before = loss(model, tokens)
+    course = finetuning.Course(tokens, batch=1, steps=30, rate=0.01 if adapter == "lora" else 0.003, seed=0)
+    train = finetuning.full if adapter == "full" else lambda *given: finetuning.lora(*given, rank=4, alpha=8)
+    _, losses = train(model, course)
+    assert loss(model, tokens) < before - 0.1
+    assert loss(model, tokens) == pytest.approx(losses[-1], abs=0.1)
+
+
+def test_training_in_half_precision_goes_where_training_in_single_precision_goes():
+    """At 2e-5 no step reaches half a unit in the last place of a bfloat16 above 2^-7: only their sum does."""
+    changes = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny.build("llama").to(torch.bfloat16).to(dtype)
+        start = [target.weight.float().clone() for target in targets.find(model)]
+        trained(model=model, adapter="full", learning_rate=2e-5, tokens=24 * 2 * 60)
+        after = [target.weight.float() for target in targets.find(model)]
+        changes.append(torch.cat([(b - a).flatten() for a, b in zip(start, after, strict=True)]))
+    large = torch.cat([a.flatten() for a in start]).abs() > 2**-7
+    assert torch.count_nonzero(changes[1][large]) > 0.3 * int(large.sum())
+    assert torch.corrcoef(torch.stack([change[large] for change in changes]))[0, 1] > 0.7
 
 
 @pytest.mark.parametrize("architecture", ALL_CALLED)

@@ -133,7 +133,10 @@ def _quantizer(
     from hemorrhage.methods.tensors import quantize_activation
 
     def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple:
-        placed = [None if vector is None else vector.to(args[0].device) for vector in (scale, smooth, exact)]
-        return (quantize_activation(args[0], bits, *placed), *args[1:])
+        x = args[0]
+        placed = [None if vector is None else vector.to(x.device) for vector in (scale, smooth, exact)]
+        rounded = quantize_activation(x.detach(), bits, *placed)
+        # straight-through (Bengio et al. 2013, arXiv 1308.3432): rounding has no gradient of its own to train behind it
+        return (rounded + (x - x.detach()) if x.requires_grad else rounded, *args[1:])
 
     return hook

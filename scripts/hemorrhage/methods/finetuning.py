@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ class Course:
 def full(model: PreTrainedModel, course: Course) -> tuple[int, list[float]]:
     """Train every target; returns (weights trained, loss of every step). Weights that are 0 stay 0.
 
+    Weights in half precision are stepped in float32 and rounded after every step: below half a unit in their last
+    place a step would change nothing (at 2e-5 in bfloat16, every weight above 2^-7).
+
     Raises ValueError if the loss is not finite.
     """
     found = targets.find(model)
@@ -69,7 +73,8 @@ def full(model: PreTrainedModel, course: Course) -> tuple[int, list[float]]:
 def lora(model: PreTrainedModel, course: Course, rank: int, alpha: int) -> tuple[int, list[float]]:
     """Train a low-rank update of every target and merge it; returns (weights trained, loss of every step).
 
-    Weights that are 0 are 0 again after the merge.
+    Weights that are 0 stay 0: where a target has any, or its input is rounded, what is trained is the merged matrix
+    with its zeros behind its rounded input, as it will be afterwards.
 
     Raises ValueError if a target cannot have an update (it is not called as a module), or the loss is not finite.
     """
@@ -95,6 +100,10 @@ def lora(model: PreTrainedModel, course: Course, rank: int, alpha: int) -> tuple
         torch.manual_seed(course.seed)
         wrapped = peft.get_peft_model(model, config)
     wrapped.eval()  # no dropout: the same seed gives the same weights
+    for target in found:
+        if target.name in zero or target.module._forward_pre_hooks:
+            layer = wrapped.get_submodule(f"base_model.model.{target.module_name}")
+            layer.forward = functools.partial(_merged, layer, target, zero.get(target.name))
     parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     losses = _train(model, parameters, course, lambda: None)
     wrapped.merge_and_unload(safe_merge=True)
@@ -105,9 +114,19 @@ def lora(model: PreTrainedModel, course: Course, rank: int, alpha: int) -> tuple
     return sum(parameter.numel() for parameter in parameters), losses
 
 
+def _merged(layer: nn.Module, target: Target, zero: Tensor | None, x: Tensor) -> Tensor:
+    """The output of a layer with its update merged, hooks included; ``zero`` [out, in] is where it stays 0."""
+    update = layer.get_delta_weight("default")  # as the parameter is stored
+    if zero is not None:
+        update = update.masked_fill(zero.T if target.transposed else zero, 0)
+    weight = target.parameter.detach()
+    return torch.func.functional_call(target.module, {target.attribute: (weight + update).to(weight.dtype)}, (x,))
+
+
 def _train(model: PreTrainedModel, parameters: Sequence[nn.Parameter], course: Course, after) -> list[float]:
     """Follow a course with AdamW (no decay); ``after`` is called after every step. Returns the losses."""
-    optimizer = torch.optim.AdamW(parameters, lr=course.rate, weight_decay=0.0)
+    masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in parameters]
+    optimizer = torch.optim.AdamW(masters, lr=course.rate, weight_decay=0.0)
     losses = []
     with torch.enable_grad():
         for step, batch in enumerate(course.batches()):
@@ -121,12 +140,27 @@ def _train(model: PreTrainedModel, parameters: Sequence[nn.Parameter], course: C
                     f"the loss of training step {step + 1} is not finite; the model is broken, or the "
                     "learning rate too large."
                 )
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, LARGEST_NORM)
+            _move_gradients(parameters, masters)
+            nn.utils.clip_grad_norm_(masters, LARGEST_NORM)
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _round_into(parameters, masters)
             after()
     return losses
+
+
+def _move_gradients(parameters: Sequence[nn.Parameter], masters: Sequence[nn.Parameter]) -> None:
+    for parameter, master in zip(parameters, masters, strict=True):
+        if master is not parameter and parameter.grad is not None:
+            master.grad, parameter.grad = parameter.grad.float(), None
+
+
+@torch.no_grad()
+def _round_into(parameters: Sequence[nn.Parameter], masters: Sequence[nn.Parameter]) -> None:
+    for parameter, master in zip(parameters, masters, strict=True):
+        if master is not parameter:
+            parameter.copy_(master)
 
 
 @contextlib.contextmanager
