@@ -118,11 +118,13 @@ class Writer:
         self.error += error
         self.energy += energy
 
-    def write_stack(self, targets: Sequence[Target], quantized: Tensor, bits_per_weight: float) -> None:
+    def write_stack(
+        self, targets: Sequence[Target], quantized: Tensor, bits_per_weight: float | Callable[[Target], float]
+    ) -> None:
         """Write the rows of ``quantized`` [all outs, in] to the targets that ``stack`` was given."""
         rows = [target.out_features for target in targets]
         for target, part in zip(targets, quantized.split(rows), strict=True):
-            self.write(target, part, bits_per_weight)
+            self.write(target, part, bits_per_weight(target) if callable(bits_per_weight) else bits_per_weight)
 
     def achieved(self) -> dict[str, Any]:
         """Return size, counts and the relative error of the weights."""

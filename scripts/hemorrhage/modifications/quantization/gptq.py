@@ -96,7 +96,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
             quantized, errors, damping = gptq_rounding.quantize(weight, gram, options, settings.damping)
         except ValueError as reason:
             raise ValueError(f"{group.targets[0].name}: {reason}") from None
-        writer.write_stack(group.targets, quantized, _bits_per_weight(settings, len(weight), len(gram)))
+        writer.write_stack(group.targets, quantized, lambda target: _bits_per_weight(settings, target))
         most = max(most, damping)
         unseen += 0 if group.rows else len(group.targets)
         dead += int((gram.diagonal() == 0).sum()) if group.rows else 0
@@ -117,10 +117,10 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
     }
 
 
-def _bits_per_weight(settings: Settings, rows: int, columns: int) -> float:
+def _bits_per_weight(settings: Settings, target) -> float:
+    """Codes and scales, and where columns are out of order a matrix's own index of their groups."""
     from hemorrhage.methods import sizes
 
     indexed = settings.group and settings.act_order and not settings.static_groups
-    return sizes.uniform(settings.bits, settings.symmetric, settings.group or columns) + (
-        sizes.INDEX / rows if indexed else 0
-    )
+    grid = sizes.uniform(settings.bits, settings.symmetric, settings.group or target.in_features)
+    return grid + (sizes.INDEX / target.out_features if indexed else 0)
