@@ -40,7 +40,8 @@ def test_a_dense_folder_is_loaded_as_it_is(prefix, data, tmp_path):
     tiny.write_folder(tmp_path / "other", seed=7)
     model, achieved = load(f"{prefix}{tmp_path / 'other'}", data)
     assert torch.equal(logits(model), logits(tiny.build("llama", seed=7)))
-    assert achieved == {"storage": "dense"}
+    size = (tmp_path / "other" / "model.safetensors").stat().st_size
+    assert achieved == {"storage": "dense", "bytes_on_disk": size}
     assert not model.training
 
 
@@ -78,7 +79,8 @@ def test_a_gguf_file_is_its_own_dequantised_reference(tmp_path):
     data.base, data.trusted = tmp_path / "base", ()
     models.prepare(tmp_path / "model.gguf", data.base, source="path:model.gguf")
     model, achieved = load(tmp_path / "model.gguf", data)
-    assert achieved == {"storage": "dequantised Q4_1"}
+    size = (tmp_path / "model.gguf").stat().st_size
+    assert achieved == {"storage": "dequantised Q4_1", "bytes_on_disk": size}
     reference = models.load(data.base, "float32", "cpu")
     assert torch.equal(logits(model), logits(reference))
     checkpoints.save(model, tmp_path / "saved", {"attachments": []})

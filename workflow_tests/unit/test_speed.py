@@ -7,7 +7,7 @@ from hemorrhage import files
 from hemorrhage.analysis import tables
 from hemorrhage.measuring import speed
 
-FACTS = {"model": "tiny", "parameters": 10, "bytes": 40, "threads": 2, "device": "cpu"}
+FACTS = {"model": "tiny", "parameters": 10, "dense_bytes": 40, "bytes_on_disk": None, "threads": 2, "device": "cpu"}
 
 
 def written(folder, variant, **values):
@@ -23,11 +23,12 @@ def test_reading_and_generating_are_timed():
 
 
 def test_a_table_gives_the_ratio_to_the_reference(tmp_path):
-    paths = [written(tmp_path, "identity"), written(tmp_path, "half")]
+    paths = [written(tmp_path, "identity"), written(tmp_path, "half", bytes_on_disk=12)]
     files.write_json(paths[1], {**files.read_json(paths[1]), "prefill": 150.0})
     speed.collect(paths, str(tmp_path / "speed.tsv"))
     rows = {row["variant"]: row for row in tables.dicts(tables.read(tmp_path / "speed.tsv"))}
     assert float(rows["half"]["prefill_ratio"]) == 1.5
+    assert [str(rows[variant]["bytes_on_disk"]) for variant in ("identity", "half")] == ["", "12"]
     assert float(rows["half"]["generation_ratio"]) == float(rows["identity"]["prefill_ratio"]) == 1.0
 
 

@@ -25,7 +25,8 @@ COLUMNS = [
     "model",
     "variant",
     "parameters",
-    "bytes",
+    "dense_bytes",
+    "bytes_on_disk",
     "prefill",
     "generation",
     "prefill_ratio",
@@ -85,7 +86,7 @@ def collect(records: Iterable[str], out: str) -> None:
                 "reference; delete results/benchmarks/speed and measure them together."
             )
         row |= {f"{name}_ratio": row[name] / reference[name] for name in ("prefill", "generation")}
-    tables.write(pd.DataFrame(rows, columns=COLUMNS), out)
+    tables.write(pd.DataFrame(rows, columns=COLUMNS).astype({"bytes_on_disk": "Int64"}), out)
 
 
 def write(path: str | Path, found: Mapping[str, float], facts: Mapping[str, Any]) -> None:

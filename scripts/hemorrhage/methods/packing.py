@@ -137,8 +137,9 @@ def left_dense(model: PreTrainedModel) -> list[str]:
 
 
 def weight_bytes(folder: str | os.PathLike) -> int:
-    """Return the bytes of a checkpoint's weight files."""
-    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    """Return the bytes of a checkpoint's weight files: safetensors, or where there are none, torch's own."""
+    files = list(Path(folder).glob("*.safetensors")) or list(Path(folder).glob("pytorch_model*.bin"))
+    return sum(path.stat().st_size for path in files)
 
 
 def tensor_bytes(folder: str | os.PathLike) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What quantised weights take in a packed file: codes, scales and zero points, over the targets and over the model.
 
 Checkpoints of this project are dense, so that any method can be measured anywhere; these numbers are computed. The
-bytes of a deployed format are measured where one is loaded (``given``).
+bytes of a deployed format are measured: of the file that is written (``deployed``) or loaded (``given``).
 """
 
 from __future__ import annotations

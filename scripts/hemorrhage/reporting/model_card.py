@@ -70,7 +70,7 @@ Fingerprint of the weights: `{record["fingerprint"]}`
 def _packed(achieved: list[dict[str, Any]]) -> str:
     """What the card says of a variant that is kept packed as well, by what its last step achieved."""
     last = achieved[-1] if achieved else {}
-    if "bytes_on_disk" not in last:
+    if "bytes_before" not in last:  # written by a deployed format, not only read
         return ""
     return (
         f"\n**Packed.** The folder `packed` holds the {last['storage']} checkpoint that was measured: "

@@ -69,7 +69,7 @@ def identify(settings: Settings) -> str:
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
-    """Leave the model as it was loaded; returns how its weights were stored."""
+    """Leave the model as it was loaded; returns how its weights were stored (``storage``, ``bytes_on_disk``)."""
     return dict(model.hemorrhage_given)
 
 
@@ -79,13 +79,15 @@ def _from_file(place: Path, data):
 
     model, tokenizer, facts = models.load_source(place, data.dtype, data.trusted)
     packed.forget(model)
-    return model.to(data.device).requires_grad_(False), tokenizer, {"storage": facts["baseline"]}
+    stored = {"storage": facts["baseline"], "bytes_on_disk": place.stat().st_size}
+    return model.to(data.device).requires_grad_(False), tokenizer, stored
 
 
 def _from_folder(place: Path, data):
     """(model, tokenizer or None, facts) of a Hugging Face folder; attachments are put back."""
     from hemorrhage import files
     from hemorrhage.architecture import attachments, models, packed
+    from hemorrhage.methods import packing
 
     config = files.read_json(place / "config.json") if (place / "config.json").is_file() else {}
     method = packed.method_of(config)
@@ -98,7 +100,8 @@ def _from_folder(place: Path, data):
         for spec in files.read_json(place / "hemorrhage.json").get("attachments", []):
             attachments.attach(model, spec)
     has_tokenizer = any(place.glob("tokenizer*"))
-    return model, models.load_tokenizer(place, data.trusted) if has_tokenizer else None, {"storage": method or "dense"}
+    stored = {"storage": method or "dense", "bytes_on_disk": packing.weight_bytes(place)}
+    return model, models.load_tokenizer(place, data.trusted) if has_tokenizer else None, stored
 
 
 def _require_same_vocabulary(path: str, model, tokenizer, data) -> None:
