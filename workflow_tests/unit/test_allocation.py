@@ -51,7 +51,7 @@ def test_outlier_ratios_are_counted_on_the_dense_model(architecture):
         assert found[index] == pytest.approx(float((block > 3 * block.mean()).float().mean()), abs=2e-4)
 
 
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "ria", "admm", "dsnot", "gradient_aware", "taylor"])
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "ria", "admm", "dsnot", "gradient_aware", "taylor"])
 def test_blocks_with_more_outliers_keep_more(method):
     model, plugin, data = tiny.build(), plugins.get("modifications", method), TinyData()
     ratios = allocation.outlier_ratios(model, data.tokens("default"), 2.0)
@@ -70,6 +70,14 @@ def test_sparsity_0_leaves_the_model_alone():
     achieved = plugin.module.apply(model, plugin.settings({"sparsity": 0, **OWL}), TinyData())
     assert achieved["pruned"] == 0
     assert achieved["sparsity_of_blocks"] == pytest.approx([0, 0, 0])
+
+
+def test_magnitude_reads_tokens_for_owl_alone():
+    plugin = plugins.get("modifications", "magnitude")
+    assert plugin.settings({"sparsity": 0.5}).calibration is None
+    assert plugin.settings({"sparsity": 0.5, **OWL}).calibration == "default"
+    with pytest.raises(ValueError, match="magnitude: calibration: 'long' is not read"):
+        plugin.settings({"sparsity": 0.5, "calibration": "long"})
 
 
 def test_a_pattern_leaves_nothing_to_allocate():

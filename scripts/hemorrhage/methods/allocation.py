@@ -27,16 +27,16 @@ from hemorrhage.architecture import targets
 HALVINGS = 80  # of an interval of width 4: far below the rounding of a double
 
 
-def shares(model: PreTrainedModel, tokens: torch.Tensor, settings: Any, chunk: int | None) -> list[float] | None:
+def shares(model: PreTrainedModel, tokens: torch.Tensor | None, settings: Any, chunk: int | None) -> list[float] | None:
     """Return the sparsity of every block that the settings ask for, None if all have the same.
 
     Args:
         model: the model before it is pruned.
-        tokens: [N, L] calibration tokens.
+        tokens: [N, L] calibration tokens; without OWL none are needed.
         settings: a ``pruning.CalibratedSettings``.
         chunk: sequences in one forward pass; None for all.
     """
-    if settings.allocation == "uniform":
+    if settings.allocation == "uniform" or tokens is None:
         return None
     sizes = np.zeros(len(targets.blocks(model)[1]))
     for target in targets.find(model):

@@ -2,7 +2,7 @@
 
 The data-free baseline of unstructured pruning. It costs one partial sort a matrix and no calibration; it is blind to
 which inputs are large, and breaks first. Weights are compared within the whole matrix, or within groups of m
-neighbours for a pattern n:m.
+neighbours for a pattern n:m. Only OWL's allocation, an option here as in its paper, looks at calibration tokens.
 
 Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015 (arXiv 1506.02626).
 """
@@ -25,26 +25,32 @@ refuse = pruning.refuse
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to prune.
+class Settings(pruning.CalibratedSettings):
+    """What to prune, the whole matrix being the comparison group, and how the sparsity is shared among the blocks.
 
     Attributes:
-        sparsity: share of weights that become zero in every matrix, 0 to 1; a pattern implies it.
-        pattern: ``n:m`` keeps n of every m neighbours in a row, such as "2:4"; None compares the whole matrix.
+        calibration: name of the calibration set on which OWL counts outliers; None without it.
     """
 
-    sparsity: float | None = None
-    pattern: str | None = None
+    calibration: str | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sparsity", pruning.validated(self.sparsity, self.pattern))
+        super().__post_init__()
+        if self.allocation == "owl":
+            object.__setattr__(self, "calibration", self.calibration or "default")
+        elif self.calibration is not None:
+            raise ValueError(
+                f"calibration: {self.calibration!r} is not read; magnitude looks at inputs only with allocation: owl."
+            )
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
     """Prune every target by |W|. Raises ValueError if a pattern does not divide a width."""
     from hemorrhage.architecture import targets
+    from hemorrhage.methods import allocation
 
-    cutter = pruning.Cutter(settings, "matrix")
+    tokens = data.tokens(settings.calibration) if settings.calibration else None
+    cutter = pruning.Cutter(settings, "matrix", allocation.shares(model, tokens, settings, data.chunk))
     for target in targets.find(model):
         cutter.cut(target, target.weight.abs())
     return cutter.achieved()
