@@ -144,6 +144,24 @@ def test_channels_make_up_for_what_whole_heads_cannot_say(ratio, numbers):
     assert coupling.plan(tiny.build("llama"), ratio, coupling.KINDS) == numbers
 
 
+@pytest.mark.parametrize(("multiple", "left"), [(1, 35), (8, 32), (16, 32), (64, 64)])
+def test_the_nearest_multiple_of_channels_stays(multiple, left):
+    """The model has 64 channels; 35 would be exact, and with 64 in front of them nothing can go."""
+    numbers = coupling.plan(tiny.build("llama"), 0.3, coupling.KINDS, multiple)
+    assert 64 - numbers["channels"] == left
+
+
+@pytest.mark.parametrize("method", ["flap", "taylor_structured"])
+def test_a_quantizer_with_groups_follows_a_cut_to_a_multiple_of_them(method):
+    model, _ = applied(method, ratio=0.3, structures="channels", multiple=16)
+    plugin = plugins.get("modifications", "rtn")
+    plugin.module.apply(model, plugin.settings({"bits": 8, "group": 16}), TinyData())
+    with pytest.raises(ValueError, match="group: 16 does not divide the width"):
+        plugin.module.apply(
+            applied(method, ratio=0.3, structures="channels")[0], plugin.settings({"bits": 8, "group": 16}), TinyData()
+        )
+
+
 def test_too_much_is_refused():
     with pytest.raises(ValueError, match=r"ratio: 0\.9 of a block's weights would take"):
         applied("flap", ratio=0.9, structures="channels")

@@ -81,12 +81,13 @@ def block_weights(model: PreTrainedModel) -> int:
     return sizes.pop()
 
 
-def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...]) -> dict[str, int]:
+def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...], multiple: int = 1) -> dict[str, int]:
     """Return how many units of each kind every block loses, so that its targets lose ``ratio`` of their weights.
 
     Groups of heads are few and large: with both kinds, as many of them go as the ratio holds whole ones, and channels
     make up for the rest (the "UL-MM" structure of FLAP's code). Some configs refuse a number of heads that does not
-    divide the hidden size; then the nearest smaller number of groups goes.
+    divide the hidden size; then the nearest smaller number of groups goes. Of the channels the nearest multiple of
+    ``multiple`` stays.
 
     Raises ValueError if nothing of a kind would stay.
     """
@@ -101,7 +102,9 @@ def plan(model: PreTrainedModel, ratio: float, kinds: tuple[str, ...]) -> dict[s
             numbers["heads"], left = numbers["heads"] - 1, left + 1
         wanted -= numbers["heads"] * first["heads"].weights
     if "channels" in first:
-        numbers["channels"] = math.floor(wanted / first["channels"].weights + 0.5)
+        stays = first["channels"].units - wanted / first["channels"].weights
+        numbers["channels"] = first["channels"].units - math.ceil(stays / multiple - 0.5) * multiple
+        numbers["channels"] = max(0, numbers["channels"])
     for kind, number in numbers.items():
         if number >= first[kind].units:
             raise ValueError(

@@ -95,9 +95,10 @@ def parts(pattern: object) -> tuple[int, int]:
 
 
 def refuse(settings: Any, facts: dict[str, int]) -> None:
-    """Raise ValueError if the pattern does not divide a width, by what a config.json tells."""
-    if "hidden_size" in facts:
-        refuse_width(settings.pattern, "hidden_size", facts["hidden_size"])
+    """Raise ValueError if the pattern does not divide a width that targets read, by what a config.json tells."""
+    for name in ("hidden_size", "intermediate_size"):
+        if name in facts:
+            refuse_width(settings.pattern, name, facts[name])
 
 
 def refuse_width(pattern: str | None, name: str, width: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hemorrhage.settings import between, require
+from hemorrhage.settings import between, require, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,16 +26,20 @@ class Settings:
         ratio: share of the weights of a block's matrices that are removed with whole units, 0 to 0.95.
         structures: "both", "channels" (of the feed-forward layer) or "heads" (a key-value head with its query heads).
         calibration: name of the calibration set.
+        multiple: the channels that are left are rounded to a multiple of this, which groups of weights and hardware
+            need: 64 in front of a quantizer with groups of 64.
     """
 
     ratio: float = 0.2
     structures: str = "both"
     calibration: str = "default"
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the setting that is wrong."""
         object.__setattr__(self, "ratio", between("ratio", self.ratio, 0, 0.95))
         require(self.structures, STRUCTURES, "structures")
+        object.__setattr__(self, "multiple", whole("multiple", self.multiple, 1))
 
 
 def unsuited(model: PreTrainedModel) -> str | None:

@@ -9,6 +9,10 @@ from typing import Any
 from hemorrhage import plugins
 from hemorrhage.settings import require
 
+DEPTH = frozenset({"num_hidden_layers"})
+WIDTHS = frozenset({"hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"})
+OUTDATED = {"widths": WIDTHS, "shapes": WIDTHS | DEPTH, "blocks": DEPTH, "copies": DEPTH}  # by a method's CHANGES
+
 
 def reason(error: BaseException) -> str:
     """Return the sentence for an error raised while the config was checked.
@@ -55,13 +59,18 @@ def _is_installed(package: str) -> bool:
 
 
 def check_recipe(variant: str, recipe: Iterable[Mapping[str, Any]], facts: Mapping[str, int]) -> None:
-    """Raise ValueError if a step of a recipe cannot be done to a model with these sizes (``local_config.facts``)."""
+    """Raise ValueError if a step of a recipe cannot be done to a model with these sizes (``local_config.facts``).
+
+    A size that a step changes is not known behind it, so nothing is refused for it there.
+    """
+    known = dict(facts)
     for step in recipe:
         plugin = plugins.get("modifications", step["method"])
         refuse = getattr(plugin.module, "refuse", None)
-        if refuse is None or not facts:
-            continue
-        try:
-            refuse(plugin.settings(step["settings"]), facts)
-        except ValueError as error:
-            raise ValueError(f"{variant}: {error}") from None
+        if refuse is not None and known:
+            try:
+                refuse(plugin.settings(step["settings"]), known)
+            except ValueError as error:
+                raise ValueError(f"{variant}: {error}") from None
+        outdated = OUTDATED.get(getattr(plugin.module, "CHANGES", ""), frozenset())
+        known = {name: size for name, size in known.items() if name not in outdated}

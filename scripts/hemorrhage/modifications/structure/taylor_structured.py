@@ -58,7 +58,7 @@ def apply(model, settings: Settings, data) -> dict[str, Any]:
         return structured.nothing()
     kinds = structured.STRUCTURES[settings.structures]
     structures = coupling.find(model, kinds)
-    numbers = coupling.plan(model, settings.ratio, kinds)
+    numbers = coupling.plan(model, settings.ratio, kinds, settings.multiple)
     widths.require_possible(model, structures, numbers)
     before = widths.counts(model)
     gradients = data.gradients(settings.calibration, settings.norm)
