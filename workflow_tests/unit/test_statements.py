@@ -2,111 +2,12 @@
 
 from xml.etree import ElementTree
 
-import numpy as np
-import pandas as pd
 import pytest
+from example_statements import judged, measured, pruned, rounded, starting, study
 
 from hemorrhage import plugins
-from hemorrhage.analysis import calibrations, statements, statistics, tables
-from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN, Measured
-
-BLOCKS, TOKENS = 16, 100.0
-SPARSITY = {"setting": "sparsity", "harmless": 0, "rises": True, "integer": False, "unit": "share of weights"}
-BITS = {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits per weight"}
-SETS = {
-    "default": {"text": "near", "windows": 16},
-    "near-8": {"text": "near", "windows": 8},
-    "far-8": {"text": "far", "windows": 8},
-    "far-32": {"text": "far", "windows": 32},
-}
-
-
-def pruned(method, sparsity, pattern=None, **more):
-    own = {} if method == "magnitude" else {"calibration": "default", "allocation": "uniform"}
-    return {"method": method, "settings": {"sparsity": sparsity, "pattern": pattern, **own, **more}}
-
-
-def rounded(method, bits, **more):
-    own = {} if method == "rtn" else {"calibration": "default"}
-    return {"method": method, "settings": {"bits": bits, "group": 64, "symmetric": False, **own, **more}}
-
-
-def study(steps, folder):
-    """Tables of variants given as slug -> (step, KL in nats, spread over windows); returns their paths and the grid."""
-    methods = {step["method"] for step, *_ in steps.values()}
-    quantizers = {"rtn", "gptq"}
-    grid = {
-        "variants": {
-            slug: {"family": "quantization" if s["method"] in quantizers else "pruning"}
-            for slug, (s, *_) in steps.items()
-        },
-        "axes": {method: BITS if method in quantizers else SPARSITY for method in methods},
-        "repairs": {method: [] for method in methods},
-        "recipes": {"identity": [], **{slug: [step] for slug, (step, *_) in steps.items()}},
-        "calibrations": SETS,
-        "evaluation_text": "near",
-    }
-    rows, windows = [], []
-    for slug, (step, kl, spread) in {"identity": ({"method": "identity", "settings": {}}, 0.0, 0.0), **steps}.items():
-        noise = spread * np.random.default_rng(len(slug) + sum(map(ord, slug))).standard_normal(BLOCKS)
-        sums = np.maximum(kl + noise, 0) * TOKENS
-        estimate = statistics.mean_interval(sums, np.full(BLOCKS, TOKENS))
-        walked = f"{slug}_sparsity~*" if "pattern~" in slug else slug.rsplit("~", 1)[0] + "~*"
-        sweep = "" if slug == "identity" else walked
-        level = "" if slug == "identity" else step["settings"].get("bits", step["settings"].get("sparsity"))
-        shared = dict.fromkeys(tables.METRICS, "") | {
-            "model": "m",
-            "variant": slug,
-            "probe": "fidelity",
-            "sweep": sweep,
-            "level": level,
-            "method": step["method"],
-            "family": "x",
-            "protocol": "p",
-        }
-        for metric, found in (
-            ("kl", estimate),
-            ("delta_nll", estimate),
-            ("perplexity_ratio", statistics.exponential(estimate)),
-        ):
-            rows.append({**shared, "metric": metric, **vars(found)})
-        windows += [
-            pd.DataFrame(
-                {
-                    "model": "m",
-                    "variant": slug,
-                    "probe": "fidelity",
-                    "metric": metric,
-                    "window": range(BLOCKS),
-                    "sum": sums,
-                    "count": TOKENS,
-                }
-            )
-            for metric in ("kl", "delta_nll")
-        ]
-    folder.mkdir(exist_ok=True, parents=True)
-    paths = {
-        "metrics": folder / "metrics.tsv",
-        "windows": folder / "windows.parquet",
-        "statements": folder / "statements.tsv",
-    }
-    tables.write(pd.DataFrame(rows)[tables.METRICS], paths["metrics"])
-    pd.concat(windows).to_parquet(paths["windows"], index=False)
-    return paths, grid
-
-
-def judged(steps, folder):
-    """Statement -> (verdict, held, comparisons)."""
-    paths, grid = study(steps, folder)
-    statements.judge(str(paths["metrics"]), str(paths["windows"]), grid, str(paths["statements"]))
-    return {
-        row.statement: (row.verdict, row.held, row.comparisons)
-        for row in tables.rows(statements.read(str(paths["statements"])))
-    }
-
-
-def starting(found, words):
-    return next(value for statement, value in found.items() if statement.startswith(words))
+from hemorrhage.analysis import calibrations
+from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN
 
 
 @pytest.mark.parametrize(("kl", "verdict"), [(0.2, HOLDS), (0.9, FAILS)])
@@ -154,32 +55,27 @@ def test_eight_bits_are_near_lossless_by_the_interval_of_perplexity(kl, verdict,
     assert starting(judged(steps, tmp_path), "8 bits") == (verdict, int(verdict == HOLDS), 1)
 
 
-def far(folder):
-    return study(
-        {
-            "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.3, 0.01),
-            "wanda_calibration~near-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="near-8"), 0.35, 0.01),
-            "wanda_calibration~far-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-8"), 0.6, 0.01),
-            "wanda_calibration~far-32_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-32"), 0.5, 0.01),
-            "wanda_sparsity~0.3": (pruned("wanda", 0.3), 0.1, 0.01),
-        },
-        folder,
-    )
+FAR = {
+    "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.3, 0.01),
+    "wanda_calibration~near-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="near-8"), 0.35, 0.01),
+    "wanda_calibration~far-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-8"), 0.6, 0.01),
+    "wanda_calibration~far-32_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-32"), 0.5, 0.01),
+    "wanda_sparsity~0.3": (pruned("wanda", 0.3), 0.1, 0.01),
+}
 
 
 def test_calibration_sets_are_paired_at_equal_numbers_of_sequences(tmp_path):
-    paths, grid = far(tmp_path)
-    measured = Measured("m", tables.read(paths["metrics"]), tables.read_windows(paths["windows"]), grid)
+    found = measured(FAR, tmp_path)
     pair = ("wanda_calibration~near-8_sparsity~0.5", "wanda_calibration~far-8_sparsity~0.5")
-    assert calibrations.near_and_far(measured) == [pair]
-    found = calibrations.points(measured)
-    assert [(point.near, point.sequences) for point in found] == [(True, 8), (True, 16), (False, 8), (False, 32)]
-    assert {point.group for point in found} == {"wanda · sparsity 0.5"}
+    assert calibrations.near_and_far(found) == [pair]
+    points = calibrations.points(found)
+    assert [(point.near, point.sequences) for point in points] == [(True, 8), (True, 16), (False, 8), (False, 32)]
+    assert {point.group for point in points} == {"wanda · sparsity 0.5"}
 
 
 @pytest.mark.parametrize("name", ["calibration", "patterns"])
 def test_the_figures_have_the_same_bytes_every_time(name, tmp_path):
-    paths, grid = far(tmp_path)
+    paths, grid = study(FAR, tmp_path)
     if name == "patterns":
         steps = {
             "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.3, 0.01),

@@ -1,0 +1,120 @@
+"""A made-up study of single steps: damage per window chosen by hand, written as the tables that statements read."""
+
+import numpy as np
+import pandas as pd
+
+from hemorrhage.analysis import statements, statistics, tables
+from hemorrhage.analysis.orderings import Measured
+
+BLOCKS, TOKENS = 16, 100.0
+AXES = {
+    "pruning": ("sparsity", 0, True, False, "share of weights"),
+    "quantization": ("bits", None, False, True, "bits per weight"),
+    "structure": ("ratio", 0, True, False, "share of weights"),
+    "blocks": ("blocks", 0, True, True, "blocks dropped"),
+    "expansion": ("added", 0, True, True, "blocks added"),
+}
+KINDS = {
+    "rtn": "quantization",
+    "gptq": "quantization",
+    "flap": "structure",
+    "drop_blocks": "blocks",
+    "identity_blocks": "expansion",
+    "repeat_blocks": "expansion",
+}
+SETS = {
+    "default": {"text": "near", "windows": 16},
+    "near-8": {"text": "near", "windows": 8},
+    "far-8": {"text": "far", "windows": 8},
+    "far-32": {"text": "far", "windows": 32},
+}
+
+
+def pruned(method, sparsity, pattern=None, **more):
+    """A step that sets weights to zero."""
+    own = {} if method == "magnitude" else {"calibration": "default", "allocation": "uniform"}
+    return {"method": method, "settings": {"sparsity": sparsity, "pattern": pattern, **own, **more}}
+
+
+def rounded(method, bits, **more):
+    """A step that rounds weights."""
+    own = {} if method == "rtn" else {"calibration": "default"}
+    return {"method": method, "settings": {"bits": bits, "group": 64, "symmetric": False, **own, **more}}
+
+
+def study(steps, folder, blocks=BLOCKS):
+    """Write the tables of variants; returns their paths and the grid.
+
+    Args:
+        steps: slug -> (step, damage in nats, its spread over windows); the damage is a number or one per window [B],
+            and both KL and ΔNLL.
+        folder: where the tables go.
+        blocks: number of windows.
+    """
+    steps = {"identity": ({"method": "identity", "settings": {}}, 0.0, 0.0), **steps}
+    rows, windows = [], []
+    for slug, (step, damage, spread) in steps.items():
+        noise = spread * np.random.default_rng(len(slug) + sum(map(ord, slug))).standard_normal(blocks)
+        sums = np.maximum(damage + noise, 0) * TOKENS
+        rows += _rows(slug, step, statistics.mean_interval(sums, np.full(blocks, TOKENS)))
+        shared = {"model": "m", "variant": slug, "probe": "fidelity", "window": range(blocks), "sum": sums}
+        windows += [pd.DataFrame({**shared, "metric": metric, "count": TOKENS}) for metric in ("kl", "delta_nll")]
+    folder.mkdir(exist_ok=True, parents=True)
+    names = {"metrics": "metrics.tsv", "windows": "windows.parquet", "statements": "statements.tsv"}
+    paths = {key: folder / name for key, name in names.items()}
+    tables.write(pd.DataFrame(rows)[tables.METRICS], paths["metrics"])
+    pd.concat(windows)[tables.WINDOWS].to_parquet(paths["windows"], index=False)
+    return paths, _grid({slug: step for slug, (step, *_) in steps.items()})
+
+
+def measured(steps, folder, blocks=BLOCKS):
+    """What was measured of the study's one model."""
+    paths, grid = study(steps, folder, blocks)
+    return Measured("m", tables.read(paths["metrics"]), tables.read_windows(paths["windows"]), grid)
+
+
+def judged(steps, folder):
+    """Statement -> (verdict, held, comparisons)."""
+    paths, grid = study(steps, folder)
+    statements.judge(str(paths["metrics"]), str(paths["windows"]), grid, str(paths["statements"]))
+    return {
+        row.statement: (row.verdict, row.held, row.comparisons)
+        for row in tables.rows(statements.read(str(paths["statements"])))
+    }
+
+
+def starting(found, words):
+    """The value of the statement that starts with these words."""
+    return next(value for statement, value in found.items() if statement.startswith(words))
+
+
+def _kind(method):
+    return KINDS.get(method, "pruning")
+
+
+def _grid(steps):
+    methods = {step["method"] for step in steps.values()} - {"identity"}
+    families = {"blocks": "structure"}
+    names = ("setting", "harmless", "rises", "integer", "unit")
+    return {
+        "variants": {
+            slug: {"family": families.get(_kind(s["method"]), _kind(s["method"]))} for slug, s in steps.items()
+        },
+        "axes": {method: dict(zip(names, AXES[_kind(method)], strict=True)) for method in methods},
+        "repairs": {method: [] for method in methods},
+        "recipes": {slug: [step] if slug != "identity" else [] for slug, step in steps.items()},
+        "calibrations": SETS,
+        "evaluation_text": "near",
+    }
+
+
+def _rows(slug, step, estimate):
+    """The rows of metrics.tsv of one variant; a slug ends with its level, or has a pattern that fixes it."""
+    walked = f"{slug}_sparsity~*" if "pattern~" in slug else slug.rsplit("~", 1)[0] + "~*"
+    level = step["settings"].get(AXES[_kind(step["method"])][0], "")
+    if slug == "identity":
+        walked, level = "", ""
+    shared = dict.fromkeys(tables.METRICS, "") | {"model": "m", "variant": slug, "probe": "fidelity"}
+    shared |= {"sweep": walked, "level": level, "method": step["method"], "family": "x", "protocol": "p"}
+    found = {"kl": estimate, "delta_nll": estimate, "perplexity_ratio": statistics.exponential(estimate)}
+    return [{**shared, "metric": metric, **vars(value)} for metric, value in found.items()]
