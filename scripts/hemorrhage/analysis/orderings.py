@@ -114,6 +114,20 @@ class Measured:
             sums, baseline, counts, statistics.index_matrix(self.model, "evaluation", len(counts))
         )
 
+    def contrast(self, weights: Mapping[str, float], metric: str = "kl") -> statistics.Estimate:
+        """Return the weighted sum of a metric of several variants over the same windows, in nats a token.
+
+        Args:
+            weights: slug -> its weight.
+            metric: which; where one window is not finite the value is nan and has no interval.
+        """
+        sums = np.array([self.windows[self.model, slug, metric][0] for slug in weights])  # [V, B]
+        counts = self.windows[self.model, next(iter(weights)), metric][1]
+        if not np.isfinite(sums).all():
+            return statistics.Estimate(math.nan, math.nan, math.nan, math.nan, int(counts.sum()), len(counts))
+        index = statistics.index_matrix(self.model, "evaluation", len(counts))
+        return statistics.mean_interval(np.array(list(weights.values())) @ sums, counts, index)
+
     def best(self, slugs: Iterable[str]) -> str:
         """Return the variant of least KL."""
         return min(slugs, key=lambda slug: (self.value(slug)["value"], slug))

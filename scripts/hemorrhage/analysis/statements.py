@@ -1,14 +1,13 @@
 """The qualitative statements of the paper and of the field, tested on what this study measured.
 
-Every statement is a number of comparisons of KL between variants, paired by window. One that the windows show to be the
-other way makes the statement fail; one that they do not tell leaves it undecided. Statements that the study has no
-variants for are left out. Origins: ``resources/published/qualitative_claims.tsv`` (A1 to A9).
+Every statement is a number of comparisons between variants, of KL or ΔNLL, paired by window. One that the windows show
+to be the other way makes the statement fail; one that they do not tell leaves it undecided. Statements that the study
+has no variants for are left out. Origins: ``resources/published/qualitative_claims.tsv`` (A1 to A9).
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from hemorrhage.analysis import calibrations, orderings, tables
 from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN, Measured, Tally
+from hemorrhage.analysis.statement_slopes import SPARSITY, WEIGHTS, cliffs
 
 COLUMNS = ["model", "statement", "verdict", "held", "comparisons", "against"]
 FREE = {"pruning": "magnitude", "quantization": "rtn"}  # the method without calibration of a family
@@ -23,8 +23,6 @@ HARD = {"sparsity": lambda level: level >= 0.5, "bits": lambda level: level <= 3
 VERDICTS = (HOLDS, FAILS, OPEN)
 NEAR_LOSSLESS = 1.005  # perplexity over the reference's
 LOSSLESS = 1e-6  # nats; float32 in another order of summation stays below it
-CLIFF = 5.0  # times the slope before it
-WEIGHTS, SPARSITY = "bits per weight", "share of weights"
 
 
 def judge(metrics_path: str, windows_path: str, study: Mapping[str, Any], out: str) -> None:
@@ -68,7 +66,7 @@ def outcomes(measured: Measured) -> dict[str, Tally]:
         "Of one pruner, 50 % anywhere does less damage than 4:8, and 4:8 less than 2:4": patterns,
         "A1 Best of each family: 8 bits < 50 % of weights < 4:8 < 2:4 < half of the structure": families,
         "A2 4 bits a weight do less damage than any pruning of 70 %": four_bits,
-        "A3 Pruning has a cliff: ΔNLL rises 5 times as fast behind perplexity ×2 as before": cliffs,
+        "A3 Pruning has a cliff: where perplexity doubles ΔNLL rises 5 times as fast as just before": cliffs,
         "A4 Magnitude collapses first, then Wanda, then SparseGPT and ADMM": collapses,
         "A5 From 3 to 2 bits more is lost than from 4 to 3": two_bits,
         "A7 Calibration on a far text does more damage": far_calibration,
@@ -148,23 +146,6 @@ def four_bits(measured: Measured) -> Tally:
     if not four or not pruned:
         return Tally()
     return measured.ordered([(slug, measured.best(pruned)) for slug in four])
-
-
-def cliffs(measured: Measured) -> Tally:
-    """Slopes of ΔNLL between levels, before and behind the level at which perplexity has doubled."""
-    tally = Tally()
-    for curve in measured.curves:
-        if curve.axis["unit"] != SPARSITY or "+" in curve.sweep or not curve.anchored or len(curve.levels) < 4:
-            continue
-        nats = [measured.value(slug, "delta_nll")["value"] for slug in curve.variants]
-        place = next((i for i, loss in enumerate(nats) if loss > math.log(2)), 0)
-        if place < 2 or not math.isfinite(nats[place]):
-            continue
-        before = nats[place - 1] / curve.levels[place - 1]
-        behind = (nats[place] - nats[place - 1]) / float(curve.levels[place] - curve.levels[place - 1])
-        ratio = behind / before if before > 0 else math.inf
-        tally.add(HOLDS if ratio >= CLIFF else FAILS, f"{measured.name(curve.sweep)} ×{ratio:.1f}")
-    return tally
 
 
 def collapses(measured: Measured) -> Tally:
