@@ -6,7 +6,7 @@ import pytest
 from example_statements import judged, measured, pruned, rounded, starting, study
 
 from hemorrhage import plugins
-from hemorrhage.analysis import calibrations
+from hemorrhage.analysis import calibrations, statements
 from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN
 
 
@@ -40,13 +40,29 @@ def test_patterns_are_a_chain_from_anywhere_to_two_of_four(tmp_path):
     assert starting(judged(steps, tmp_path), "Of one pruner") == (HOLDS, 2, 2)
 
 
-def test_damage_that_falls_is_counted_against_monotony(tmp_path):
-    steps = {
-        "magnitude_sparsity~0.1": (pruned("magnitude", 0.1), 0.3, 0.01),
-        "magnitude_sparsity~0.3": (pruned("magnitude", 0.3), 0.2, 0.01),
-        "magnitude_sparsity~0.5": (pruned("magnitude", 0.5), 0.6, 0.01),
+def rising(middle, spread=0.01):
+    return {
+        "magnitude_sparsity~0.1": (pruned("magnitude", 0.1), 0.3, spread),
+        "magnitude_sparsity~0.3": (pruned("magnitude", 0.3), middle, spread),
+        "magnitude_sparsity~0.5": (pruned("magnitude", 0.5), 0.6, spread),
     }
-    assert starting(judged(steps, tmp_path), "Damage never falls") == (FAILS, 2, 3)
+
+
+def test_a_step_that_is_shown_to_fall_makes_monotony_fail(tmp_path):
+    assert starting(judged(rising(0.2), tmp_path), "No step to a harder level") == (FAILS, 2, 3)
+    tally = statements.monotone(measured(rising(0.2), tmp_path))
+    assert tally.against == "magnitude · sparsity 0.3 does less than magnitude · sparsity 0.1"
+
+
+def test_a_step_that_is_not_told_from_none_is_no_fall_and_is_counted_by_itself(tmp_path):
+    tally = statements.monotone(measured(rising(0.3), tmp_path))
+    assert (tally.verdict, len(tally.held), tally.total) == (HOLDS, 3, 3)
+    assert tally.against == "2 shown to rise, 1 not told apart, 0 shown to fall"
+
+
+def test_steps_that_are_all_shown_to_rise_need_no_remark(tmp_path):
+    tally = statements.monotone(measured(rising(0.4), tmp_path))
+    assert (tally.verdict, len(tally.held), tally.against) == (HOLDS, 3, "")
 
 
 @pytest.mark.parametrize(("kl", "verdict"), [(0.001, HOLDS), (0.02, FAILS)])

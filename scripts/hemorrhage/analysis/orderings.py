@@ -25,11 +25,13 @@ class Tally:
         held: those that were shown.
         failed: those that were shown to be the other way.
         undecided: those that the windows do not tell.
+        remark: what the counts do not say; empty if they say all.
     """
 
     held: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
+    remark: str = ""
 
     @property
     def total(self) -> int:
@@ -40,6 +42,11 @@ class Tally:
     def verdict(self) -> str:
         """Fails if one comparison does, holds if all do."""
         return FAILS if self.failed else OPEN if self.undecided else HOLDS
+
+    @property
+    def against(self) -> str:
+        """The comparisons that did not hold, after what is to be said of all."""
+        return "; ".join([*([self.remark] if self.remark else []), *self.failed, *self.undecided])
 
     def add(self, verdict: str, text: str) -> None:
         """Count one comparison."""
