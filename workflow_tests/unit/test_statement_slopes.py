@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from example_statements import measured, pruned
+from example_statements import measured, pruned, rounded
 
-from hemorrhage.analysis.statement_slopes import cliffs
+from hemorrhage.analysis.statement_slopes import cliffs, two_bits
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
 CALM_THEN_STEEP = (0.02, 0.05, 0.09, 0.15, 1.5)
@@ -58,3 +58,35 @@ def test_damage_that_becomes_infinite_is_undecided(tmp_path):
 
 def test_a_sweep_that_never_doubles_perplexity_is_left_out(tmp_path):
     assert cliffs(measured(sweep(np.array(CALM_THEN_STEEP) / 10), tmp_path)).total == 0
+
+
+def bits(four, three, two, spread=0.001):
+    losses = zip((4, 3, 2), (four, three, two), strict=True)
+    return {f"rtn_group~64_bits~{bits}": (rounded("rtn", bits), loss, spread) for bits, loss in losses}
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [((0.1, 0.4, 2.0), (1, 0, 0)), ((0.1, 0.9, 1.2), (0, 1, 0)), ((0.1, 0.4, 0.7), (0, 0, 1))],
+    ids=["more", "less", "about as much"],
+)
+def test_from_three_to_two_bits_more_is_lost_by_an_interval(losses, expected, tmp_path):
+    assert counts(two_bits(measured(bits(*losses), tmp_path))) == expected
+
+
+def test_windows_are_paired_so_that_what_they_share_does_not_hide_a_difference(tmp_path):
+    hard = np.linspace(0.1, 3, 16)
+    assert counts(two_bits(measured(bits(0.1 * hard, 0.3 * hard, 0.6 * hard, 0.0), tmp_path))) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("losses", [(0.1, 0.4, math.inf), (0.1, math.inf, math.inf)])
+def test_a_loss_that_is_infinite_has_no_difference_and_is_undecided(losses, tmp_path):
+    tally = two_bits(measured(bits(*losses), tmp_path))
+    assert counts(tally) == (0, 0, 1)
+    assert "inf nats at 4, 3, 2 bits" in tally.undecided[0]
+
+
+def test_a_quantizer_without_one_of_the_widths_is_left_out(tmp_path):
+    steps = bits(0.1, 0.4, 2.0)
+    del steps["rtn_group~64_bits~3"]
+    assert two_bits(measured(steps, tmp_path)).total == 0

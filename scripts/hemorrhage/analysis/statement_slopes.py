@@ -1,6 +1,6 @@
-"""The statement that compares two slopes of one sweep: the cliff of pruning (A3).
+"""The statements that compare two slopes of one sweep: the cliff of pruning (A3), and that of quantization (A5).
 
-It asks whether a weighted sum of the ΔNLL of three levels is above 0, over the same windows. A difference of slopes
+Both ask whether a weighted sum of the ΔNLL of three levels is above 0, over the same windows. A difference of slopes
 has an interval where their quotient has none: the slope before a cliff may be 0.
 """
 
@@ -39,6 +39,21 @@ def cliffs(measured: Measured) -> Tally:
         before, across = np.diff(nats[place - 2 : place + 1]) / np.diff(levels)
         text = f"{measured.name(curve.sweep)} {before:.3g}, then {across:.3g} nats per unit at {levels[-1]:g}"
         tally.add(_cliff(measured, curve, place), text)
+    return tally
+
+
+def two_bits(measured: Measured) -> Tally:
+    """What is lost from 3 to 2 bits less what is lost from 4 to 3, by its interval over windows, of every quantizer."""
+    tally = Tally()
+    for curve in measured.curves:
+        slugs = dict(zip(curve.levels.tolist(), curve.variants, strict=True))
+        if curve.axis["unit"] != WEIGHTS or "+" in curve.sweep or not {4.0, 3.0, 2.0} <= set(slugs):
+            continue
+        four, three, two = (slugs[bits] for bits in (4.0, 3.0, 2.0))
+        found = measured.contrast({two: 1.0, three: -2.0, four: 1.0}, METRIC)
+        nats = [measured.value(slug, METRIC)["value"] for slug in (four, three, two)]
+        text = f"{measured.name(curve.sweep)}: {nats[0]:.3g}, {nats[1]:.3g}, {nats[2]:.3g} nats at 4, 3, 2 bits"
+        tally.add(above_zero(found), text)
     return tally
 
 

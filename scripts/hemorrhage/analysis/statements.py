@@ -15,7 +15,7 @@ import pandas as pd
 
 from hemorrhage.analysis import calibrations, orderings, tables
 from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN, Measured, Tally
-from hemorrhage.analysis.statement_slopes import SPARSITY, WEIGHTS, cliffs
+from hemorrhage.analysis.statement_slopes import SPARSITY, WEIGHTS, cliffs, two_bits
 
 COLUMNS = ["model", "statement", "verdict", "held", "comparisons", "against"]
 FREE = {"pruning": "magnitude", "quantization": "rtn"}  # the method without calibration of a family
@@ -163,18 +163,6 @@ def collapses(measured: Measured) -> Tally:
         for less, more in pairs
         if (less, level) in plain and (more, level) in plain
     )
-
-
-def two_bits(measured: Measured) -> Tally:
-    """The loss in nats between 4, 3 and 2 bits of one quantizer of weights."""
-    tally = Tally()
-    for curve in measured.curves:
-        losses = dict(zip(curve.levels.tolist(), curve.values(measured.metrics, "delta_nll").value, strict=True))
-        if curve.axis["unit"] == WEIGHTS and "+" not in curve.sweep and {4.0, 3.0, 2.0} <= set(losses):
-            steps = losses[3.0] - losses[4.0], losses[2.0] - losses[3.0]
-            text = f"{measured.name(curve.sweep)}: {steps[0]:+.2f}, then {steps[1]:+.2f} nats"
-            tally.add(HOLDS if steps[1] > steps[0] else FAILS, text)
-    return tally
 
 
 def far_calibration(measured: Measured) -> Tally:
