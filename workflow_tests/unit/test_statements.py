@@ -2,6 +2,7 @@
 
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from example_statements import judged, measured, pruned, rounded, starting, study
 
@@ -69,6 +70,26 @@ def test_steps_that_are_all_shown_to_rise_need_no_remark(tmp_path):
 def test_eight_bits_are_near_lossless_by_the_interval_of_perplexity(kl, verdict, tmp_path):
     steps = {"rtn_bits~8_group~64": (rounded("rtn", 8), kl, 0.0005)}
     assert starting(judged(steps, tmp_path), "8 bits") == (verdict, int(verdict == HOLDS), 1)
+
+
+def added(method, blocks):
+    return {"method": method, "settings": {"added": blocks}}
+
+
+@pytest.mark.parametrize(
+    ("kl", "verdict"),
+    [(np.linspace(0.2, 0.3, 16), HOLDS), (0.0, FAILS), (0.1 * np.eye(16)[0], OPEN)],
+    ids=["every window", "no window", "one window"],
+)
+def test_repeated_blocks_lose_something_if_the_windows_say_so(kl, verdict, tmp_path):
+    found = measured({"repeat_blocks_added~2": (added("repeat_blocks", 2), kl, 0.0)}, tmp_path)
+    assert statements.repeated_blocks(found).verdict == verdict
+
+
+@pytest.mark.parametrize(("kl", "verdict"), [(1e-7, HOLDS), (0.01, FAILS)])
+def test_identity_blocks_lose_nothing_but_rounding(kl, verdict, tmp_path):
+    found = measured({"identity_blocks_added~2": (added("identity_blocks", 2), kl, 0.0)}, tmp_path)
+    assert statements.identity_blocks(found).verdict == verdict
 
 
 FAR = {

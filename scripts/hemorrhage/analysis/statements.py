@@ -181,12 +181,13 @@ def identity_blocks(measured: Measured) -> Tally:
 
 
 def repeated_blocks(measured: Measured) -> Tally:
-    """KL of blocks that run again, above 0."""
+    """KL of blocks that run again: above what rounding alone does, or below it, by its interval."""
     tally = Tally()
     for slug, step in measured.singles.items():
         if step["method"] in ("repeat_blocks", "interleave_blocks", "passthrough", "upscale_depth"):
             kl = measured.value(slug)
-            tally.add(HOLDS if kl["low"] > LOSSLESS else OPEN, f"{measured.name(slug)} {float(kl['value']):.3g}")
+            verdict = HOLDS if kl["low"] > LOSSLESS else FAILS if kl["high"] < LOSSLESS else OPEN
+            tally.add(verdict, f"{measured.name(slug)} {float(kl['value']):.3g}")
     return tally
 
 
