@@ -86,14 +86,16 @@ def test_the_difference_from_the_sum_is_paired(paths):
     assert len(table) == 9
     for row in tables.rows(table):
         hard = row.level_first == 0.5 and row.level_second == 3
-        assert row.verdict == combinations.MORE if hard else row.difference == pytest.approx(0, abs=0.01)
+        assert row.verdict == (combinations.MORE if hard else combinations.SAME)
+        assert hard or row.difference == pytest.approx(0, abs=0.01)
         assert row.difference == pytest.approx(row.together - row.sum)
         assert row.difference_low < row.difference < row.difference_high
     corner = table[(table.level_first == 0.5) & (table.level_second == 3)].iloc[0]
     assert corner.difference == pytest.approx(0.3, abs=0.05)
 
 
-def test_an_infinite_variant_is_undecided_or_more(tmp_path):
+def compared(folder, together, blocks=16):
+    """The verdict where each step alone loses 0.2 nat in every window, and both together what is given [B]."""
     frames = [
         pd.DataFrame(
             {
@@ -101,18 +103,51 @@ def test_an_infinite_variant_is_undecided_or_more(tmp_path):
                 "variant": slug,
                 "probe": "fidelity",
                 "metric": "delta_nll",
-                "window": range(8),
-                "sum": math.inf if "+" in slug else 1.0,
+                "window": range(blocks),
+                "sum": together * 100 if "+" in slug else 20.0,
                 "count": 100.0,
             }
         )
         for slug in STUDY["recipes"]
     ]
-    pd.concat(frames).to_parquet(tmp_path / "windows.parquet")
-    combinations.compare(str(tmp_path / "windows.parquet"), STUDY, str(tmp_path / "out.tsv"))
-    table = combinations.read(str(tmp_path / "out.tsv"))
+    pd.concat(frames).to_parquet(folder / "windows.parquet")
+    combinations.compare(str(folder / "windows.parquet"), STUDY, str(folder / "out.tsv"))
+    table = combinations.read(str(folder / "out.tsv"))
+    (verdict,) = set(table.verdict)
+    return verdict, table
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "expected"),
+    [
+        (0.4, 0.01, combinations.SAME),
+        (0.42, 0.001, combinations.SAME),  # shown to differ, and by less than anyone would plan by
+        (0.4, 0.3, combinations.OPEN),  # the interval holds 0, and much more
+        (0.44, 0.01, combinations.MORE),  # shown to differ, perhaps by more than the margin
+        (0.6, 0.02, combinations.MORE),
+        (0.2, 0.02, combinations.LESS),
+    ],
+)
+def test_damage_adds_up_only_where_the_whole_interval_lies_within_the_margin(mean, spread, expected, tmp_path):
+    noise = np.random.default_rng(0).standard_normal(16)
+    noise = (noise - noise.mean()) / noise.std()
+    assert compared(tmp_path, mean + 4 * spread * noise)[0] == expected
+
+
+def test_the_margin_grows_with_the_damage():
+    assert [combinations.margin(total) for total in (-0.1, 0.0, 0.4, 3.0)] == pytest.approx([0.05, 0.05, 0.05, 0.3])
+
+
+def test_one_window_has_no_interval_and_is_undecided(tmp_path):
+    assert compared(tmp_path, np.full(1, 0.4), blocks=1)[0] == combinations.OPEN
+
+
+def test_an_infinite_variant_has_a_verdict_of_its_own_and_is_counted(tmp_path):
+    verdict, table = compared(tmp_path, np.full(8, math.inf), blocks=8)
+    assert verdict == combinations.INFINITE
     assert np.isposinf(table.together).all()
-    assert set(table.verdict) == {combinations.OPEN}
+    (text,) = combination_findings.sentences(table, STUDY)
+    assert text.endswith("against the sum of each alone, the damage together is infinite in 9.")
 
 
 def test_the_surface_has_the_single_steps_at_its_edges(paths):
@@ -142,6 +177,8 @@ def test_a_study_without_a_measured_grid_gets_a_figure_that_says_so(paths, tmp_p
 
 def test_the_sentence_has_counts_and_the_largest_difference(paths):
     (text,) = combination_findings.sentences(combinations.read(paths["combinations"]), STUDY)
-    assert text.startswith("magnitude with rtn · group 64: of 9 cells, the damage together is ")
-    assert "more than the sum" in text
+    assert text.startswith(
+        "magnitude with rtn · group 64: of 9 cells, against the sum of each alone, the damage together is more than "
+        "the sum in 1, within 0.05 nat or 10 % of the sum in 8; the largest difference is +0.3"
+    )
     assert "magnitude · sparsity 0.5 + rtn · bits 3 · group 64" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,13 +29,22 @@ COLUMNS = [
 ]
 NUMBERS = ["level_first", "level_second", "together", "sum", "difference", "difference_low", "difference_high"]
 MORE, LESS, SAME, OPEN = "more than the sum", "less than the sum", "the sum", "undecided"
+INFINITE = "infinite"
+MARGIN = 0.05  # nats: 5 % of perplexity, the smallest loss of it that studies ask a threshold for
+SHARE = 0.1  # of the sum: where damage is large 0.05 nat is nothing
 
 
 def compare(windows_path: str, study: Mapping[str, Any], out: str) -> None:
     """Write combinations.tsv: a row per model and cell of a grid of two steps.
 
     The difference is ΔNLL of the two steps together less the sum of the ΔNLL of each alone, in nats a token, paired by
-    window; above 0 the steps hurt more together. A cell is left out where a step was not measured alone.
+    window; above 0 the steps hurt more together. A cell is left out where a step was not measured alone. Verdicts:
+
+    - "the sum": the whole interval of the difference lies within ``margin``, be it beside 0 or not: a difference that
+      is known to be so small is none to plan by;
+    - "more than the sum", "less than the sum": the interval is on one side of 0, and not all of it within the margin;
+    - "undecided": the interval holds 0 and reaches beyond the margin, or there is none;
+    - "infinite": of two steps together or one alone a window is not finite, so that there is no difference.
 
     Args:
         windows_path: windows.parquet.
@@ -55,6 +65,11 @@ def read(path: str) -> pd.DataFrame:
     return frame
 
 
+def margin(total: float) -> float:
+    """Return how far from a sum of damages, in nats, still counts as the sum: ``MARGIN``, or ``SHARE`` of it."""
+    return max(MARGIN, SHARE * abs(total))
+
+
 def _rows(grid: combinations.Combination, model: str, windows: Mapping) -> list[dict[str, Any]]:
     rows = []
     for (first, second), slug in sorted(grid.variants.items()):
@@ -65,6 +80,7 @@ def _rows(grid: combinations.Combination, model: str, windows: Mapping) -> list[
         counts = windows[model, slug, METRIC][1]
         index = statistics.index_matrix(model, "evaluation", len(counts))
         found = statistics.paired_difference(together, one + other, counts, index)
+        total = float((one + other).sum() / counts.sum())
         rows.append(
             {
                 "model": model,
@@ -74,20 +90,20 @@ def _rows(grid: combinations.Combination, model: str, windows: Mapping) -> list[
                 "level_second": second,
                 "variant": slug,
                 "together": float(together.sum() / counts.sum()),
-                "sum": float((one + other).sum() / counts.sum()),
+                "sum": total,
                 "difference": found.value,
                 "difference_low": found.low,
                 "difference_high": found.high,
-                "verdict": _verdict(found),
+                "verdict": _verdict(found, total),
                 "blocks": found.blocks,
             }
         )
     return rows
 
 
-def _verdict(found: statistics.Estimate) -> str:
-    if found.low > 0:
-        return MORE
-    if found.high < 0:
-        return LESS
-    return SAME if found.low <= 0 <= found.high else OPEN
+def _verdict(found: statistics.Estimate, total: float) -> str:
+    if not math.isfinite(found.value):
+        return INFINITE
+    if -margin(total) <= found.low and found.high <= margin(total):
+        return SAME
+    return MORE if found.low > 0 else LESS if found.high < 0 else OPEN

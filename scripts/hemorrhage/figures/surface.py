@@ -19,7 +19,9 @@ from hemorrhage.reporting import combination_findings, heatmaps, plotting, wordi
 SECTION = "Combinations"
 CAPTION = (
     "Left: KL of two steps together, with lines of equal damage. Right: ΔNLL of both together against the sum of the "
-    "ΔNLL of each alone, with 95 % intervals of the difference, paired by window; on the line damage adds up."
+    "ΔNLL of each alone, with 95 % intervals of the difference, paired by window; on the line damage adds up, and it "
+    f"is called the sum where the whole interval lies in the grey band ({combinations.MARGIN:g} nat, or "
+    f"{100 * combinations.SHARE:g} % of the sum)."
 )
 LARGEST = 50.0  # nats; what is beyond has the darkest colour
 PLACES = {combinations.MORE: 1, combinations.LESS: 2, combinations.SAME: 0, combinations.OPEN: 3}
@@ -129,7 +131,8 @@ def _surface(
 
 
 def _additivity(axes: Axes, rows: pd.DataFrame) -> None:
-    """ΔNLL together against the sum, with the paired interval of the difference."""
+    """ΔNLL together against the sum, with the paired interval of the difference; what is infinite is counted only."""
+    counts = combination_findings.counted(rows)
     rows = rows[np.isfinite(rows.together) & np.isfinite(rows["sum"])]
     axes.set_title("does damage add up?")
     if rows.empty:
@@ -139,6 +142,9 @@ def _additivity(axes: Axes, rows: pd.DataFrame) -> None:
     top = 1.08 * max(float(rows.together.max()), float(rows["sum"].max()), 1e-9)
     low = min(0.0, float(rows.together.min()), float(rows["sum"].min()))
     axes.plot([low, top], [low, top], color=plotting.MUTED, linestyle="--", linewidth=1)
+    line = np.linspace(low, top, 100)
+    reach = np.array([combinations.margin(total) for total in line])
+    axes.fill_between(line, line - reach, line + reach, color=plotting.MUTED, alpha=0.15, linewidth=0)
     for verdict, group in tables.groups(rows, "verdict"):
         ends = [
             np.nan_to_num(group.difference - group.difference_low),
@@ -160,7 +166,7 @@ def _additivity(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_ylabel("ΔNLL of both together (nats)")
     axes.legend(loc="upper left", fontsize=8)
     axes.annotate(
-        combination_findings.counted(rows).replace(", ", "\n"),
+        counts.replace(", ", "\n"),
         (0.99, 0.02),
         xycoords="axes fraction",
         ha="right",

@@ -30,8 +30,9 @@ def counted(rows: pd.DataFrame) -> str:
     known = [
         (combinations.MORE, "more than the sum"),
         (combinations.LESS, "less than the sum"),
-        (combinations.SAME, "not to be told from the sum"),
-        (combinations.OPEN, "beyond all numbers"),
+        (combinations.SAME, f"within {combinations.MARGIN:g} nat or {100 * combinations.SHARE:g} % of the sum"),
+        (combinations.OPEN, "undecided"),
+        (combinations.INFINITE, "infinite"),
     ]
     counts = [(int((rows.verdict == verdict).sum()), words) for verdict, words in known]
     return ", ".join(f"{words} in {number}" for number, words in counts if number)
@@ -40,7 +41,7 @@ def counted(rows: pd.DataFrame) -> str:
 def _sentence(key: Any, rows: pd.DataFrame, grid: dict[str, Any], several: bool) -> str:
     model, first, second = key
     text = f"{label(first, grid)} with {label(second, grid)}{f' on {model}' if several else ''}: of {len(rows)} cells, "
-    text += f"the damage together is {counted(rows)} of each alone"
+    text += f"against the sum of each alone, the damage together is {counted(rows)}"
     finite = rows[rows.difference.abs() < float("inf")]
     if finite.empty:
         return text + "."
