@@ -41,6 +41,46 @@ def test_patterns_are_a_chain_from_anywhere_to_two_of_four(tmp_path):
     assert starting(judged(steps, tmp_path), "Of one pruner") == (HOLDS, 2, 2)
 
 
+def test_arms_of_one_method_with_other_settings_have_chains_of_their_own(tmp_path):
+    steps = {
+        "sparsegpt_sparsity~0.5": (pruned("sparsegpt", 0.5, block=128), 0.3, 0.01),
+        "sparsegpt_pattern~2-4": (pruned("sparsegpt", 0.5, "2:4", block=128), 0.6, 0.01),
+        "sparsegpt_block~32_sparsity~0.5": (pruned("sparsegpt", 0.5, block=32), 0.8, 0.01),
+        "sparsegpt_block~32_pattern~2-4": (pruned("sparsegpt", 0.5, "2:4", block=32), 0.5, 0.01),
+    }
+    found = measured(steps, tmp_path)
+    assert found.by_pattern() == {
+        "sparsegpt · block 128": {"None": "sparsegpt_sparsity~0.5", "2:4": "sparsegpt_pattern~2-4"},
+        "sparsegpt · block 32": {"None": "sparsegpt_block~32_sparsity~0.5", "2:4": "sparsegpt_block~32_pattern~2-4"},
+    }
+    tally = statements.patterns(found)
+    assert (len(tally.held), len(tally.failed)) == (1, 1)
+
+
+COLLAPSE = {
+    "magnitude_sparsity~0.5": (pruned("magnitude", 0.5), 0.9, 0.01),
+    "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.5, 0.01),
+    "sparsegpt_sparsity~0.5": (pruned("sparsegpt", 0.5, block=128), 0.3, 0.01),
+    "wanda_sparsity~0.2": (pruned("wanda", 0.2), 0.5, 0.01),  # below 30 % nothing has collapsed
+    "magnitude_sparsity~0.2": (pruned("magnitude", 0.2), 0.1, 0.01),
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, (2, 0, 0)),
+        ({"sparsegpt_block~32_sparsity~0.5": (pruned("sparsegpt", 0.5, block=32), 0.7, 0.01)}, (2, 1, 0)),
+        ({"admm_sparsity~0.5": (pruned("admm", 0.5), 0.5, 0.2)}, (2, 0, 1)),
+        ({"admm_pattern~2-4": (pruned("admm", 0.5, "2:4"), 9.0, 0.01)}, (2, 0, 0)),
+    ],
+    ids=["in order", "another arm is not", "not told apart", "a pattern is another subject"],
+)
+def test_every_arm_of_a_pruner_is_held_to_the_order_of_collapse(more, expected, tmp_path):
+    tally = statements.collapses(measured({**COLLAPSE, **more}, tmp_path))
+    assert (len(tally.held), len(tally.failed), len(tally.undecided)) == expected
+
+
 def rising(middle, spread=0.01):
     return {
         "magnitude_sparsity~0.1": (pruned("magnitude", 0.1), 0.3, spread),

@@ -15,6 +15,7 @@ import pandas as pd
 from hemorrhage.analysis import curves, statistics, tables
 
 HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
+Arm = tuple[str, frozenset[tuple[str, str]]]  # a method, and settings with their values as text
 
 
 @dataclass
@@ -105,13 +106,16 @@ class Measured:
         return float(level) if isinstance(level, int | float) else None
 
     def by_pattern(self) -> dict[str, dict[str, str]]:
-        """Return method -> pattern -> slug of every plain pruner; "None" is half of the weights, anywhere."""
-        found: dict[str, dict[str, str]] = {}
+        """Return arm -> pattern -> slug of every plain pruner; "None" is half of the weights, anywhere.
+
+        An arm is named by its method, and by the settings in which it differs from other arms of that method.
+        """
+        found: dict[Arm, dict[str, str]] = {}
         for slug, step in self.singles.items():
             settings = step["settings"]
             if is_plain(step) and "pattern" in settings and (settings["pattern"] or settings["sparsity"] == 0.5):
-                found.setdefault(step["method"], {})[str(settings["pattern"])] = slug
-        return found
+                found.setdefault(arm(step, ("pattern", "sparsity")), {})[str(settings["pattern"])] = slug
+        return dict(zip(_names(list(found)), found.values(), strict=True))
 
     def difference(self, less: str, more: str, metric: str = "kl") -> statistics.Estimate:
         """Return the paired difference ``less`` − ``more`` of a metric, nats a token."""
@@ -162,6 +166,11 @@ def is_plain(step: Mapping[str, Any]) -> bool:
     return settings.get("calibration", "default") == "default" and settings.get("allocation", "uniform") == "uniform"
 
 
+def arm(step: Mapping[str, Any], apart_from: Sequence[str]) -> Arm:
+    """Return the method of a step and its settings but for some: what the variants of one arm share."""
+    return step["method"], frozenset((k, str(v)) for k, v in step["settings"].items() if k not in apart_from)
+
+
 def less_damage(found: statistics.Estimate) -> str:
     """Return HOLDS if a difference shows less damage, FAILS if it shows more, else OPEN; an infinite one shows it."""
     if math.isnan(found.value):
@@ -170,6 +179,15 @@ def less_damage(found: statistics.Estimate) -> str:
     if high < 0:
         return HOLDS
     return FAILS if low > 0 else OPEN
+
+
+def _names(arms: Sequence[Arm]) -> list[str]:
+    """Each arm's method, with the settings that not all arms of the method have."""
+    shared = {method: frozenset.intersection(*(own for name, own in arms if name == method)) for method, _ in arms}
+    return [
+        " · ".join([method, *(f"{key} {value}" for key, value in sorted(settings - shared[method]))])
+        for method, settings in arms
+    ]
 
 
 def _short(value: float) -> str:

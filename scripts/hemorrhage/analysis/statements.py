@@ -121,7 +121,7 @@ def calibrated(measured: Measured) -> Tally:
 
 
 def patterns(measured: Measured) -> Tally:
-    """Unstructured, 4:8 and 2:4 of one method at the same share of zeros."""
+    """Unstructured, 4:8 and 2:4 of one method and its other settings, at the same share of zeros."""
     order = ("None", "4:8", "2:4")
     return measured.ordered([[own[key] for key in order if key in own] for own in measured.by_pattern().values()])
 
@@ -149,19 +149,22 @@ def four_bits(measured: Measured) -> Tally:
 
 
 def collapses(measured: Measured) -> Tally:
-    """At the levels that all have, magnitude against Wanda and Wanda against SparseGPT and ADMM, from 30 % on."""
-    plain = {
-        (step["method"], measured.level(slug)): slug
-        for slug, step in measured.singles.items()
-        if orderings.is_plain(step) and step["settings"].get("pattern", "") is None
-    }
+    """Magnitude against Wanda, and Wanda against SparseGPT and ADMM, at the levels that both have, from 30 % on.
+
+    Every arm of a method, with other settings, is compared with every arm of the other.
+    """
+    plain: dict[tuple[str, float], list[str]] = {}
+    for slug, step in measured.singles.items():
+        level = measured.level(slug)
+        if orderings.is_plain(step) and step["settings"].get("pattern", "") is None and level is not None:
+            plain.setdefault((step["method"], level), []).append(slug)
     pairs = (("wanda", "magnitude"), ("sparsegpt", "wanda"), ("admm", "wanda"))
-    levels = sorted({level for _, level in plain if level is not None and 0.3 <= level <= 0.8})
+    levels = sorted({level for _, level in plain if 0.3 <= level <= 0.8})
     return measured.ordered(
-        (plain[less, level], plain[more, level])
+        pair
         for level in levels
         for less, more in pairs
-        if (less, level) in plain and (more, level) in plain
+        for pair in itertools.product(plain.get((less, level), []), plain.get((more, level), []))
     )
 
 

@@ -42,8 +42,8 @@ def draw(
 
 
 def patterns(measured: Measured) -> dict[str, dict[str, str]]:
-    """Return method -> pattern -> slug of every pruner that was measured with several, the least damaged first."""
-    kept = {method: own for method, own in measured.by_pattern().items() if len(own) > 1}
+    """Return arm -> pattern -> slug of every pruner that was measured with several, the least damaged first."""
+    kept = {arm: own for arm, own in measured.by_pattern().items() if len(own) > 1}
     return dict(
         sorted(kept.items(), key=lambda entry: min(measured.value(slug)["value"] for slug in entry[1].values()))
     )
@@ -67,7 +67,7 @@ def _panel(axes: Axes, measured: Measured, found: Mapping[str, Mapping[str, str]
             linewidth=1.2,
             label=NAMES.get(pattern, pattern),
         )
-    axes.set_yticks(range(len(found)), [method.replace("_", " ") for method in found])
+    axes.set_yticks(range(len(found)), [arm.replace("_", " ") for arm in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xscale("log")
     plotting.plain_log(axes.xaxis)
