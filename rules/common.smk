@@ -158,6 +158,12 @@ def get_records():
     )
 
 
+def get_modifications():
+    """What was achieved of every variant that a probe measures."""
+    slugs = {slug for probe in STUDY.config["probes"] for slug in STUDY.chosen(probe)}
+    return every(f"{VARIANT}/modification.json", sorted(slugs))
+
+
 def get_task_scores():
     """The records of the tasks that decoders answer."""
     return [

@@ -1,21 +1,23 @@
 """This part gathers the records into tables and finds what they say.
 
-REQUIRED INPUTS: variants/*/{probe}.json, variants/*/text/*.json, reference/evaluation/reference.json
-OUTPUTS: results/tables/{metrics,floors,thresholds,mitigations,statements}.tsv, windows.parquet; combinations.tsv and
-protocols.tsv where a study asks for them
+REQUIRED INPUTS: variants/*/{modification,{probe}}.json, variants/*/text/*.json, reference/evaluation/reference.json
+OUTPUTS: results/tables/{metrics,cuts,floors,thresholds,mitigations,statements}.tsv, windows.parquet; combinations.tsv
+and protocols.tsv where a study asks for them
 
 Everything after `collect_metrics` reads tables only.
 """
 
 
-# One row per variant, metric and sweep; sums over windows beside it.
+# One row per variant, metric and sweep; sums over windows and what cuts took beside it.
 rule collect_metrics:
     input:
         records=get_records(),
+        modifications=get_modifications(),
         sources=sources("collect_metrics.py"),
     output:
         metrics=f"{TABLES}/metrics.tsv",
         windows=f"{TABLES}/windows.parquet",
+        cuts=f"{TABLES}/cuts.tsv",
     log:
         "results/logs/collect_metrics.log",
     benchmark:
@@ -143,6 +145,7 @@ rule judge_statements:
     input:
         metrics=f"{TABLES}/metrics.tsv",
         windows=f"{TABLES}/windows.parquet",
+        cuts=f"{TABLES}/cuts.tsv",
         sources=sources("judge_statements.py"),
     output:
         statements=f"{TABLES}/statements.tsv",

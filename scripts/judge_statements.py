@@ -6,5 +6,9 @@ from hemorrhage.analysis import statements
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         statements.judge(
-            snakemake.input.metrics, snakemake.input.windows, snakemake.params.grid, snakemake.output.statements
+            snakemake.input.metrics,
+            snakemake.input.windows,
+            snakemake.input.cuts,
+            snakemake.params.grid,
+            snakemake.output.statements,
         )

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from hemorrhage.analysis import statements, statistics, tables
-from hemorrhage.analysis.orderings import Measured
+from hemorrhage.analysis import cuts, orderings, statements, statistics, tables
 
 BLOCKS, TOKENS = 16, 100.0
 AXES = {
@@ -42,7 +41,7 @@ def rounded(method, bits, **more):
     return {"method": method, "settings": {"bits": bits, "group": 64, "symmetric": False, **own, **more}}
 
 
-def study(steps, folder, blocks=BLOCKS):
+def study(steps, folder, blocks=BLOCKS, gone=()):
     """Write the tables of variants; returns their paths and the grid.
 
     Args:
@@ -50,6 +49,7 @@ def study(steps, folder, blocks=BLOCKS):
             and both KL and ΔNLL.
         folder: where the tables go.
         blocks: number of windows.
+        gone: pairs (slug, share of the weights that a cut took).
     """
     steps = {"identity": ({"method": "identity", "settings": {}}, 0.0, 0.0), **steps}
     rows, windows = [], []
@@ -60,23 +60,25 @@ def study(steps, folder, blocks=BLOCKS):
         shared = {"model": "m", "variant": slug, "probe": "fidelity", "window": range(blocks), "sum": sums}
         windows += [pd.DataFrame({**shared, "metric": metric, "count": TOKENS}) for metric in ("kl", "delta_nll")]
     folder.mkdir(exist_ok=True, parents=True)
-    names = {"metrics": "metrics.tsv", "windows": "windows.parquet", "statements": "statements.tsv"}
+    names = {"metrics": "metrics.tsv", "windows": "windows.parquet", "cuts": "cuts.tsv", "statements": "statements.tsv"}
     paths = {key: folder / name for key, name in names.items()}
     tables.write(pd.DataFrame(rows)[tables.METRICS], paths["metrics"])
+    tables.write(pd.DataFrame([("m", *cut) for cut in gone], columns=cuts.COLUMNS), paths["cuts"])
     pd.concat(windows)[tables.WINDOWS].to_parquet(paths["windows"], index=False)
     return paths, _grid({slug: step for slug, (step, *_) in steps.items()})
 
 
-def measured(steps, folder, blocks=BLOCKS):
+def measured(steps, folder, blocks=BLOCKS, gone=()):
     """What was measured of the study's one model."""
-    paths, grid = study(steps, folder, blocks)
-    return Measured("m", tables.read(paths["metrics"]), tables.read_windows(paths["windows"]), grid)
+    paths, grid = study(steps, folder, blocks, gone)
+    return orderings.of_models(paths["metrics"], paths["windows"], grid, paths["cuts"])[0]
 
 
 def judged(steps, folder):
     """Statement -> (verdict, held, comparisons)."""
     paths, grid = study(steps, folder)
-    statements.judge(str(paths["metrics"]), str(paths["windows"]), grid, str(paths["statements"]))
+    read = (str(paths[name]) for name in ("metrics", "windows", "cuts"))
+    statements.judge(*read, grid, str(paths["statements"]))
     return {
         row.statement: (row.verdict, row.held, row.comparisons)
         for row in tables.rows(statements.read(str(paths["statements"])))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hemorrhage import files
-from hemorrhage.analysis import mitigations, statements, statistics, tables, thresholds
+from hemorrhage.analysis import cuts, mitigations, statements, statistics, tables, thresholds
 
 MODEL, BLOCKS, TOKENS = "SmolLM2-135M-Instruct", 16, 255
 PROTOCOL = {"window": 256, "stride": 256, "scored": "all", "bos": False, "joining": "article", "dtype": "float32"}
@@ -131,7 +131,7 @@ def write_records(folder: Path, study: dict) -> list[str]:
 def write_tables(folder: Path) -> dict[str, str]:
     """Write every table of the made-up study; return their paths by name, and the grid under "study"."""
     study = grid()
-    names = ("metrics", "thresholds", "mitigations", "floors", "statements")
+    names = ("metrics", "thresholds", "mitigations", "floors", "cuts", "statements")
     paths = {name: str(folder / "tables" / f"{name}.tsv") for name in names}
     paths["windows"] = str(folder / "tables" / "windows.parquet")
     tables.collect(write_records(folder, study), study, paths["metrics"], paths["windows"])
@@ -140,7 +140,8 @@ def write_tables(folder: Path) -> dict[str, str]:
     tables.collect_floors({MODEL: str(reference)}, paths["floors"])
     thresholds.find(paths["metrics"], study, CRITERIA, paths["floors"], paths["thresholds"])
     mitigations.compare(paths["metrics"], paths["windows"], study, CRITERIA, paths["mitigations"])
-    statements.judge(paths["metrics"], paths["windows"], study, paths["statements"])
+    cuts.collect([], paths["cuts"])
+    statements.judge(paths["metrics"], paths["windows"], paths["cuts"], study, paths["statements"])
     return {**paths, "study": study}  # type: ignore[dict-item]
 
 

@@ -112,6 +112,57 @@ def test_eight_bits_are_near_lossless_by_the_interval_of_perplexity(kl, verdict,
     assert starting(judged(steps, tmp_path), "8 bits") == (verdict, int(verdict == HOLDS), 1)
 
 
+def families(flap_gone, blocks_gone, eight=0.001, flap=2.0, spread=0.0):
+    """One variant of each family; returns steps and cuts."""
+    steps = {
+        "rtn_group~64_bits~8": (rounded("rtn", 8), eight, spread),
+        "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.3, 0.01),
+        "magnitude_sparsity~0.5": (pruned("magnitude", 0.5), 5.0, 0.01),  # the best of a family counts
+        "wanda_pattern~4-8": (pruned("wanda", 0.5, "4:8"), 0.5, 0.01),
+        "wanda_pattern~2-4": (pruned("wanda", 0.5, "2:4"), 0.9, 0.01),
+        "flap_ratio~0.5": ({"method": "flap", "settings": {"ratio": 0.5}}, flap, 0.01),
+        "drop_blocks_blocks~15": ({"method": "drop_blocks", "settings": {"blocks": 15}}, 1.5, 0.01),
+    }
+    return steps, [("flap_ratio~0.5", flap_gone), ("drop_blocks_blocks~15", blocks_gone)]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (families(0.5, 0.5), (4, 0, 0)),
+        (families(0.5, 0.5, eight=0.4), (3, 1, 0)),
+        (families(0.5, 0.3, flap=0.7), (3, 1, 0)),
+        (families(0.5, 0.5, eight=0.3, spread=0.3), (3, 0, 1)),
+    ],
+    ids=["in order", "8 bits are worse", "a cut is better", "not told apart"],
+)
+def test_the_best_of_each_family_are_one_chain(made, expected, tmp_path):
+    steps, gone = made
+    tally = statements.families(measured(steps, tmp_path, gone=gone))
+    assert (len(tally.held), len(tally.failed), len(tally.undecided)) == expected
+
+
+@pytest.mark.parametrize(
+    ("flap_gone", "blocks_gone", "last"), [(0.3, 0.5, "drop blocks"), (0.59, 0.7, "flap"), (0.3, 0.7, None)]
+)
+def test_half_of_the_structure_is_a_share_of_weights_whatever_the_level_counts(flap_gone, blocks_gone, last, tmp_path):
+    steps, gone = families(flap_gone, blocks_gone)
+    held = statements.families(measured(steps, tmp_path, gone=gone)).held
+    assert (last is None and not held) or f"< {last}" in held[-1]
+
+
+@pytest.mark.parametrize(("loss", "spread", "expected"), [(0.3, 0.01, (1, 0)), (2.0, 0.01, (0, 1)), (1.0, 0.5, (0, 0))])
+def test_four_bits_are_compared_with_the_best_pruner_of_70_percent(loss, spread, expected, tmp_path):
+    steps = {
+        "rtn_group~64_bits~4": (rounded("rtn", 4), loss, spread),
+        "wanda_sparsity~0.7": (pruned("wanda", 0.7), 1.0, 0.01),
+        "magnitude_sparsity~0.7": (pruned("magnitude", 0.7), 5.0, 0.01),
+    }
+    tally = statements.four_bits(measured(steps, tmp_path))
+    assert (len(tally.held), len(tally.failed)) == expected
+    assert tally.total == 1
+
+
 def added(method, blocks):
     return {"method": method, "settings": {"added": blocks}}
 

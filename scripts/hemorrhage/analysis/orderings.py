@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hemorrhage.analysis import curves, statistics, tables
+from hemorrhage.analysis import curves, cuts, statistics, tables
 
 HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
 Arm = tuple[str, frozenset[tuple[str, str]]]  # a method, and settings with their values as text
@@ -63,12 +63,14 @@ class Measured:
         metrics: metrics.tsv, the rows of this model.
         windows: (model, variant, metric) -> sums [B], counts [B].
         study: the grid.
+        cuts: (model, variant) -> share of the weights that is gone; of variants that are not there nothing is known.
     """
 
     model: str
     metrics: pd.DataFrame
     windows: Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
     study: Mapping[str, Any]
+    cuts: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @cached_property
     def singles(self) -> dict[str, Mapping[str, Any]]:
@@ -154,10 +156,13 @@ class Measured:
         return tally
 
 
-def of_models(metrics_path: str, windows_path: str, study: Mapping[str, Any]) -> list[Measured]:
-    """Return what was measured of every model, from metrics.tsv, windows.parquet and the grid."""
+def of_models(
+    metrics_path: str, windows_path: str, study: Mapping[str, Any], cuts_path: str | None = None
+) -> list[Measured]:
+    """Return what was measured of every model, from metrics.tsv, windows.parquet, the grid and, if given, cuts.tsv."""
     metrics, windows = tables.read(metrics_path), tables.read_windows(windows_path)
-    return [Measured(str(model), group, windows, study) for model, group in tables.groups(metrics, "model")]
+    gone = cuts.read(cuts_path) if cuts_path else {}
+    return [Measured(str(model), group, windows, study, gone) for model, group in tables.groups(metrics, "model")]
 
 
 def is_plain(step: Mapping[str, Any]) -> bool:

@@ -22,21 +22,23 @@ FREE = {"pruning": "magnitude", "quantization": "rtn"}  # the method without cal
 HARD = {"sparsity": lambda level: level >= 0.5, "bits": lambda level: level <= 3}
 VERDICTS = (HOLDS, FAILS, OPEN)
 NEAR_LOSSLESS = 1.005  # perplexity over the reference's
+HALF = 0.4, 0.6  # of the weights, gone: a model has only so many blocks and heads to cut
 LOSSLESS = 1e-6  # nats; float32 in another order of summation stays below it
 
 
-def judge(metrics_path: str, windows_path: str, study: Mapping[str, Any], out: str) -> None:
+def judge(metrics_path: str, windows_path: str, cuts_path: str, study: Mapping[str, Any], out: str) -> None:
     """Write statements.tsv: a row per model and statement that the study can test.
 
     Args:
         metrics_path: metrics.tsv.
         windows_path: windows.parquet.
+        cuts_path: cuts.tsv.
         study: the grid.
         out: statements.tsv; ``against`` lists the comparisons that did not hold, after a remark on all if there is one.
     """
     rows = [
         [own.model, statement, tally.verdict, len(tally.held), tally.total, tally.against]
-        for own in orderings.of_models(metrics_path, windows_path, study)
+        for own in orderings.of_models(metrics_path, windows_path, study, cuts_path)
         for statement, tally in outcomes(own).items()
     ]
     tables.write(pd.DataFrame(rows, columns=COLUMNS), out)
@@ -127,7 +129,7 @@ def patterns(measured: Measured) -> Tally:
 
 
 def families(measured: Measured) -> Tally:
-    """The best variant of each family at 8 bits, or at one half."""
+    """The best variant of each family at 8 bits, or with one half gone."""
     half = [slug for slug in _at(measured, SPARSITY, 0.5) if "pattern" in measured.singles[slug]["settings"]]
     groups = [_at(measured, WEIGHTS, 8.0)]
     groups += [
@@ -210,6 +212,5 @@ def _at(measured: Measured, unit: str, level: float) -> list[str]:
 
 
 def _halves(measured: Measured, slug: str) -> bool:
-    """Whether a structural cut takes about half: 0.4 to 0.6 of a ratio, or of the blocks."""
-    level = measured.level(slug)
-    return level is not None and 0.4 <= level <= 0.6
+    """Whether a structural cut took about half of the weights of all targets."""
+    return HALF[0] <= measured.cuts.get((measured.model, slug), 0.0) <= HALF[1]
