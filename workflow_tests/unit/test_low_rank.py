@@ -17,10 +17,10 @@ def by_formula(weight, rank, scale):
     return (u[:, :rank] * s[:rank]) @ v[:rank] @ torch.linalg.inv(scale)
 
 
-def applied(method, architecture="llama", **settings):
+def applied(method, architecture="llama", data=None, **settings):
     plugin = plugins.get("modifications", method)
     model = tiny.build(architecture)
-    return model, plugin.module.apply(model, plugin.settings(settings), TinyData(architecture))
+    return model, plugin.module.apply(model, plugin.settings(settings), data or TinyData(architecture))
 
 
 def first_group(statistic):
@@ -109,7 +109,19 @@ def test_a_matrix_of_rank_one_and_fewer_tokens_than_channels_are_served():
     assert torch.equal(low_rank.whitening(torch.zeros(4, 4), 1e-6)[0], torch.eye(4).double())
 
 
+def reached(model, tokens):
+    """Target -> whether a calibration token reaches it."""
+    seen = {}
+    calibration.walk(model, tokens, lambda group: seen.update({t.name: bool(group.rows) for t in group.targets}))
+    return seen
+
+
 def test_experts_without_tokens_are_truncated_by_their_weights():
-    _, achieved = applied("svd_llm", "mixtral", ratio=0.3)
-    assert achieved["targets_without_tokens"] >= 0
-    assert achieved["targets"] == len(targets.find(tiny.build("mixtral")))
+    data = TinyData("mixtral")
+    data.tokens = lambda name: tiny.tokens(1, 2)  # 2 tokens choose at most 4 of the 4 experts, seldom all
+    model, achieved = applied("svd_llm", "mixtral", data, ratio=0.3)
+    by_weights, _ = applied("svd", "mixtral", ratio=0.3)
+    seen = reached(model, data.tokens("default"))
+    assert achieved["targets_without_tokens"] == list(seen.values()).count(False) > 0
+    for found, plain in zip(targets.find(model), targets.find(by_weights), strict=True):
+        assert torch.equal(found.weight, plain.weight) != seen[found.name]
