@@ -21,11 +21,15 @@ KINDS = {
     "identity_blocks": "expansion",
     "repeat_blocks": "expansion",
 }
+ROW = {"window": 128, "joining": "contiguous"}
 SETS = {
-    "default": {"text": "near", "windows": 16},
-    "near-8": {"text": "near", "windows": 8},
-    "far-8": {"text": "far", "windows": 8},
-    "far-32": {"text": "far", "windows": 32},
+    "default": {"text": "near", "windows": 16, **ROW, "joining": "article"},
+    "near-8": {"text": "near", "windows": 8, **ROW},
+    "near-32": {"text": "near", "windows": 32, **ROW},
+    "far-8": {"text": "far", "windows": 8, **ROW},
+    "far-16": {"text": "far", "windows": 16, **ROW},
+    "far-32": {"text": "far", "windows": 32, **ROW},
+    "far-long-8": {"text": "far", "windows": 8, **ROW, "window": 256},
 }
 
 
@@ -39,6 +43,15 @@ def rounded(method, bits, **more):
     """A step that rounds weights."""
     own = {} if method == "rtn" else {"calibration": "default"}
     return {"method": method, "settings": {"bits": bits, "group": 64, "symmetric": False, **own, **more}}
+
+
+def calibrated_on(losses, spread=0.01):
+    """Steps of Wanda at 50 %: name of the calibration set -> damage."""
+    names = {name: "" if name == "default" else f"calibration~{name}_" for name in losses}
+    return {
+        f"wanda_{names[name]}sparsity~0.5": (pruned("wanda", 0.5, calibration=name), loss, spread)
+        for name, loss in losses.items()
+    }
 
 
 def study(steps, folder, blocks=BLOCKS, gone=()):

@@ -109,7 +109,7 @@ def grid() -> dict:
         "axes": AXES,
         "repairs": REPAIRS,
         "recipes": recipes,
-        "calibrations": {"default": {"text": "wikipedia", "windows": 16}},
+        "calibrations": {"default": {"text": "wikipedia", "windows": 16, "window": 128, "joining": "article"}},
         "evaluation_text": "wikipedia",
     }
 

@@ -4,10 +4,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from example_statements import judged, measured, pruned, rounded, starting, study
+from example_statements import calibrated_on, judged, measured, pruned, rounded, starting, study
 
 from hemorrhage import plugins
-from hemorrhage.analysis import calibrations, statements
+from hemorrhage.analysis import statements
 from hemorrhage.analysis.orderings import FAILS, HOLDS, OPEN
 
 
@@ -183,22 +183,15 @@ def test_identity_blocks_lose_nothing_but_rounding(kl, verdict, tmp_path):
     assert statements.identity_blocks(found).verdict == verdict
 
 
-FAR = {
-    "wanda_sparsity~0.5": (pruned("wanda", 0.5), 0.3, 0.01),
-    "wanda_calibration~near-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="near-8"), 0.35, 0.01),
-    "wanda_calibration~far-8_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-8"), 0.6, 0.01),
-    "wanda_calibration~far-32_sparsity~0.5": (pruned("wanda", 0.5, calibration="far-32"), 0.5, 0.01),
-    "wanda_sparsity~0.3": (pruned("wanda", 0.3), 0.1, 0.01),
-}
+FAR = calibrated_on({"default": 0.3, "near-8": 0.35, "far-8": 0.6, "far-32": 0.5})
+FAR["wanda_sparsity~0.3"] = (pruned("wanda", 0.3), 0.1, 0.01)
 
 
-def test_calibration_sets_are_paired_at_equal_numbers_of_sequences(tmp_path):
-    found = measured(FAR, tmp_path)
-    pair = ("wanda_calibration~near-8_sparsity~0.5", "wanda_calibration~far-8_sparsity~0.5")
-    assert calibrations.near_and_far(found) == [pair]
-    points = calibrations.points(found)
-    assert [(point.near, point.sequences) for point in points] == [(True, 8), (True, 16), (False, 8), (False, 32)]
-    assert {point.group for point in points} == {"wanda · sparsity 0.5"}
+@pytest.mark.parametrize(("near", "expected"), [(0.35, (1, 0)), (0.9, (0, 1))])
+def test_calibration_on_a_far_text_is_judged_at_equal_sets(near, expected, tmp_path):
+    steps = calibrated_on({"default": 0.1, "near-8": near, "far-8": 0.6, "far-16": 0.5})
+    tally = statements.far_calibration(measured(steps, tmp_path))
+    assert (len(tally.held), len(tally.failed)) == expected
 
 
 @pytest.mark.parametrize("name", ["calibration", "patterns"])

@@ -58,6 +58,17 @@ def test_token_sets_name_the_sets_that_choose_before_them():
     assert list(Study(CONFIG).tokens.specs("evaluation")) == ["evaluation"]
 
 
+def test_calibration_sets_come_with_all_in_which_they_can_differ():
+    sets = {
+        "default": {"text": "wiki", "windows": 4},
+        "row": {"text": "wiki", "windows": 8, "window": 32, "joining": "contiguous"},
+    }
+    assert Study(changed(sets, "tokens", "calibration")).tokens.calibrations() == {
+        "default": {"text": "wiki", "windows": 4, "window": 64, "joining": "article"},
+        "row": {"text": "wiki", "windows": 8, "window": 32, "joining": "contiguous"},
+    }
+
+
 def test_the_reference_is_measured_by_every_probe_and_decoder():
     config = changed(["wanda_sparsity~0.5"], "probes", "fidelity", "variants")
     assert Study(config).chosen("fidelity") == ["identity", "wanda_sparsity~0.5"]

@@ -1,4 +1,4 @@
-"""What the calibration text does: damage by number of sequences, a line per text, a panel per method."""
+"""What the calibration text does: damage by number of sequences, a line per text and cut of it, a panel per method."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from hemorrhage.analysis import calibrations, orderings
-from hemorrhage.analysis.calibrations import Point
+from hemorrhage.analysis.calibrations import Line, Point
 from hemorrhage.analysis.orderings import Measured
 from hemorrhage.reporting import plotting
 
 SECTION = "Calibration"
 CAPTION = (
     "The same method at the same level, calibrated on other articles of the text that it is evaluated on and on "
-    "another text, by the number of calibration sequences; bars are 95 % intervals over the evaluation windows. Both "
-    "axes are logarithmic."
+    "another text, by the number of calibration sequences; bars are 95 % intervals over the evaluation windows. Along "
+    "a line only the number differs: sets that join articles otherwise, or are cut into other lengths, stand by "
+    "themselves. Both axes are logarithmic."
 )
 COLUMNS = 3
+JOININGS = {"article": "an article each", "contiguous": "articles in a row"}
 
 
 def draw(
@@ -41,23 +43,41 @@ def draw(
     if not panels:
         plotting.message(svg, png, "No method was calibrated on two sets.")
         return
+    named = lines([point for _, _, points in panels for point in points])
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     with plotting.figure(rows, columns, (10.5, 3.6 * rows), sharey=True) as (drawn, axes):
         for axis in axes.flat[len(panels) :]:
             axis.axis("off")
         for axis, (measured, name, points) in zip(axes.flat, panels, strict=False):
-            _panel(axis, measured, points)
+            _panel(axis, measured, points, named)
             axis.set_title(f"{measured.model}: {name}" if len(models) > 1 else name)
         for axis in axes[:, 0]:
             axis.set_ylabel("KL(reference ‖ variant), nats")
-        axes.flat[0].legend(fontsize=8)
+        shown = {
+            text: handle for axis in axes.flat for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        known = [text for text in named.values() if text in shown]
+        axes.flat[0].legend([shown[text] for text in known], known, fontsize=8)
         plotting.save(drawn, svg, png)
 
 
-def _panel(axes: Axes, measured: Measured, points: Sequence[Point]) -> None:
-    for place, (text, found) in enumerate(groupby(points, key=lambda point: point.text)):
-        own = list(found)
+def lines(points: Sequence[Point]) -> dict[Line, str]:
+    """Return every line of these points with its name, in order: its text, and how it was cut where that differs."""
+    found = sorted({point.line for point in points})
+    joinings, windows = ({line[place] for line in found} for place in (2, 3))
+    names = {}
+    for far, text, joining, window in found:
+        words = [text, "far" if far else "near"]
+        words += [JOININGS.get(joining, joining)] if len(joinings) > 1 else []
+        words += [f"{window} tokens"] if len(windows) > 1 else []
+        names[far, text, joining, window] = ", ".join(words)
+    return names
+
+
+def _panel(axes: Axes, measured: Measured, points: Sequence[Point], named: Mapping[Line, str]) -> None:
+    for line, found in groupby(points, key=lambda point: point.line):
+        own, place = list(found), list(named).index(line)  # a line looks the same in every panel
         rows = [measured.value(point.slug) for point in own]
         values = [row["value"] for row in rows]
         ends = [[plotting.finite_or(abs(row["value"] - row[end]), 0.0) for row in rows] for end in ("low", "high")]
@@ -70,7 +90,7 @@ def _panel(axes: Axes, measured: Measured, points: Sequence[Point]) -> None:
             linestyle="-" if own[0].near else "--",
             linewidth=1.4,
             capsize=3,
-            label=f"{text}, {'near' if own[0].near else 'far'}",
+            label=named[line],
         )
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -56,9 +56,15 @@ class TokenPlan:
         return {**first, **{f"calibration.{key}": value for key, value in tokens["calibration"].items()}}
 
     def calibrations(self) -> dict[str, dict[str, Any]]:
-        """Text and number of sequences of every calibration set."""
-        named = self.config["tokens"]["calibration"].items()
-        return {name: {key: spec[key] for key in ("text", "windows")} for name, spec in named}
+        """Text, number and length of sequences, and joining of articles, of every calibration set."""
+        found = {}
+        for name, spec in self.config["tokens"]["calibration"].items():
+            cut = self._window(f"calibration.{name}", spec)
+            found[name] = {key: spec[key] for key in ("text", "windows")} | {
+                "window": cut.window,
+                "joining": cut.joining,
+            }
+        return found
 
     def specs(self, name: str) -> dict[str, dict[str, Any]]:
         """The specifications of token set ``name`` and of all sets that choose their articles before it."""
