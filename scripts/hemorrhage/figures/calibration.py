@@ -57,8 +57,7 @@ def draw(
         shown = {
             text: handle for axis in axes.flat for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
         }
-        known = [text for text in named.values() if text in shown]
-        axes.flat[0].legend([shown[text] for text in known], known, fontsize=8)
+        axes.flat[0].legend([shown[text] for text in named.values()], named.values(), fontsize=8)
         plotting.save(drawn, svg, png)
 
 
