@@ -10,7 +10,7 @@ import tiny
 from hemorrhage import plugins
 from hemorrhage.architecture import attachments, targets
 from hemorrhage.corpus.prompts import Prompt
-from hemorrhage.decoding import generation, noise
+from hemorrhage.decoding import generation, noise, trajectories
 
 LENGTHS = (12, 5, 9, 1)
 LIMIT = 20
@@ -213,3 +213,13 @@ def test_the_text_file_holds_one_line_per_continuation_and_is_byte_equal_again(p
         assert line["prompt_hash"] == one.prompt.hash
         assert line["text"] == tokenizer.decode(one.tokens, skip_special_tokens=True)
         assert line["limit"] == 6
+
+
+def test_a_text_with_other_ends_of_lines_is_read_back_whole(tmp_path):
+    ends = "\u2028 \u2029 \x85 \n \r\n \x0b \x1c ü"
+    tokenizer = SimpleNamespace(decode=lambda tokens, skip_special_tokens: ends[: len(tokens)])
+    made = generation.Continuation(Prompt(0, (1, 2), ends), None, list(range(len(ends))), finished=True)
+    generation.write_text(tmp_path / "a.jsonl", [made], tokenizer, limit=48)
+    found = trajectories.read(tmp_path / "a.jsonl")
+    assert list(found) == [0]
+    assert (found[0][None]["text"], found[0][None]["prompt_text"]) == (ends, ends)

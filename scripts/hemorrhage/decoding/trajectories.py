@@ -176,7 +176,8 @@ def read(path: str | PathLike) -> Lines:
     """
     lines: Lines = {}
     try:
-        for text in Path(path).read_text(encoding="utf8").splitlines():
+        # A text may hold what splitlines takes for the end of a line: U+2028, U+2029, U+0085.
+        for text in filter(None, Path(path).read_text(encoding="utf8").split("\n")):
             line = json.loads(text)
             lines.setdefault(line["prompt"], {})[line["seed"]] = line
     except (ValueError, KeyError, TypeError):
