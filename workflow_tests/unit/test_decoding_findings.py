@@ -76,6 +76,14 @@ def test_a_task_without_a_difference_names_no_best_decoder():
     assert "widest on a, 100 % of the worst" in found
 
 
+def test_a_task_that_one_decoder_answers_has_its_score_and_no_range():
+    (found,) = decoding_findings.sentences(table(score("identity", "greedy", 0.5), score("a", "greedy", 0.25)), GRID)
+    assert found == (
+        "Task sums on m, unmodified: greedy scores 50 % (16 items, intervals in the figure); of the variants by "
+        "greedy, a 25 %."
+    )
+
+
 def test_a_task_names_its_best_and_worst_decoder_and_their_range():
     rows = [score("identity", "greedy", 0.5), score("identity", "beam", 0.75)]
     (found,) = decoding_findings.sentences(table(*rows), GRID)

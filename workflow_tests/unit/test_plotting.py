@@ -170,3 +170,30 @@ def test_the_published_decoders_stand_alone_where_a_study_has_no_tasks(example, 
         paths, paths["study"], example_study.SETTINGS, {}, tmp_path / "a.svg", tmp_path / "a.png"
     )
     assert b"this study: score" not in (tmp_path / "a.svg").read_bytes()
+
+
+def _drawn_scores(example, tmp_path, scores):
+    """The figure of the published decoders with task scores {(variant, decoder): value}, as the text of its SVG."""
+    metrics = tables.read(example["metrics"])
+    row = metrics[metrics.metric == "weight_effect.token_agreement"].iloc[0]
+    rows = [
+        {**row, "variant": variant, "probe": f"decoded_tasks.{decoder}", "metric": "score.facts", "value": value}
+        for (variant, decoder), value in scores.items()
+    ]
+    tables.write(pd.concat([metrics, pd.DataFrame(rows)]), tmp_path / "metrics.tsv")
+    published = plugins.PACKAGE.parents[1] / "resources" / "published" / "paper_decoding.tsv"
+    paths = {**example, "metrics": tmp_path / "metrics.tsv", "paper_decoding": published}
+    plugins.get("figures", "published_decoding").module.draw(
+        paths, paths["study"], example_study.SETTINGS, {}, tmp_path / "a.svg", tmp_path / "a.png"
+    )
+    return (tmp_path / "a.svg").read_text(encoding="utf8")
+
+
+def test_a_variant_that_one_decoder_answered_has_no_range_beside_its_name(example, tmp_path):
+    greedy = {("identity", "greedy"): 0.5, ("rtn_bits~3", "greedy"): 0.0}
+    drawn = _drawn_scores(example, tmp_path, greedy)
+    assert "this study: score" in drawn and "range 0 %" not in drawn and "the worst is 0" not in drawn
+    drawn = _drawn_scores(example, tmp_path, greedy | {("identity", "top_p"): 0.75, ("rtn_bits~4", "greedy"): 0.2})
+    assert "range 50 %" in drawn and "the worst is 0" not in drawn
+    drawn = _drawn_scores(example, tmp_path, greedy | {("rtn_bits~3", "top_p"): 0.75})
+    assert "the worst is 0" in drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -48,7 +48,7 @@ def draw(
         _published(axes[0, 0], ranges)
         _own(axes[0, 1], own.sort_values(["value", "decoder"], kind="stable"))
         for axis, ((model, task), group) in zip(axes[0, 2:], tasks, strict=True):
-            _scores(axis, group, spread[task].get, grid)
+            _scores(axis, group, spread.get(task, pd.Series(dtype=float)), grid)
             axis.set_title(f"{model}: {task}, {int(group.blocks.max())} items")
         plotting.save(drawn, svg, png)
 
@@ -82,7 +82,7 @@ def _own(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlim(left=0)
 
 
-def _scores(axes: Axes, scores: pd.DataFrame, range_of: Callable[[Any], Any], grid: dict[str, Any]) -> None:
+def _scores(axes: Axes, scores: pd.DataFrame, spread: pd.Series, grid: dict[str, Any]) -> None:
     """The scores of a task, a row per variant and a colour per decoder, the reference first, then the best."""
     means = scores.groupby("variant").value.mean()
     order = sorted(means.index, key=lambda variant: (variant != REFERENCE, -means[variant], variant))
@@ -101,7 +101,12 @@ def _scores(axes: Axes, scores: pd.DataFrame, range_of: Callable[[Any], Any], gr
             color=colour,
             label=decoder_label(decoder),
         )
-    names = [f"{label(variant, grid)}\n{_range(range_of((scores.model.iloc[0], variant)))}" for variant in order]
+    by_variant = scores.groupby("variant").decoder.nunique()
+    model = scores.model.iloc[0]
+    names = [
+        label(variant, grid) + (f"\n{_range(spread[(model, variant)])}" if by_variant[variant] > 1 else "")
+        for variant in order
+    ]
     axes.set_yticks(range(len(order)), names)
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_xlabel("this study: score, %")
@@ -110,7 +115,5 @@ def _scores(axes: Axes, scores: pd.DataFrame, range_of: Callable[[Any], Any], gr
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
-def _range(share: float | None) -> str:
-    if share is None or math.isnan(share):
-        return "the worst is 0"
-    return f"range {100 * share:.0f} %"
+def _range(share: float) -> str:
+    return "the worst is 0" if math.isnan(share) else f"range {100 * share:.0f} %"

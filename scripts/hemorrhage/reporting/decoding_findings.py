@@ -96,7 +96,9 @@ def _task_scores(metrics: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
         group = group.sort_values(["value", "decoder"])
         worst, best = group.iloc[0], group.iloc[-1]
         items = f"{int(best.blocks)} items, intervals in the figure"
-        if best.value == worst.value:
+        if len(group) == 1:
+            told = f"{decoder_label(best.decoder)} scores {_percent(best.value)} ({items})"
+        elif best.value == worst.value:
             told = f"all {len(group)} decoders score {_percent(best.value)} ({items})"
         else:
             share = float(spread[task][(model, REFERENCE)])
