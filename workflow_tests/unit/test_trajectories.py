@@ -149,10 +149,28 @@ def test_the_curve_falls_from_all_to_those_that_never_part(study, tmp_path):
 def test_what_texts_are_like_is_given_alone_and_against_both_others(study, tmp_path):
     record = records.read(measured(study, tmp_path))
     assert record["weight_effect.delta_length"].value == 0
-    assert record["decoder_effect.delta_distinct_1"].value < 0  # two seeds share words, one text does not
+    # Of each text alone: that two seeds share words is no repetition in either.
+    alone = [
+        len(set(line["tokens"])) / LIMIT
+        for found in trajectories.read(study["variant"]).values()
+        for line in found.values()
+    ]
+    assert record["distinct_1"].value == pytest.approx(np.mean(alone))
     assert 0 < record["self_bleu"].value < 0.5
     assert record["weight_effect.edit_distance"].value == pytest.approx(0.1)
     assert record["weight_effect.edit_distance"].higher_is_better is False
+
+
+def test_texts_that_are_greedys_under_every_seed_are_as_diverse(tmp_path):
+    rows = {p: [90, p, 90, 90, p + 1] for p in range(8)}
+    texts = {
+        "sampled": write(tmp_path / "a", {p: {1: row, 2: row} for p, row in rows.items()}),
+        "greedy": write(tmp_path / "b", {p: {None: row} for p, row in rows.items()}),
+    }
+    record = records.read(measured(texts, tmp_path, text="sampled", greedy="greedy", reference="sampled"))
+    assert record["distinct_1"].value == pytest.approx(0.6)
+    for name in ("distinct_1", "distinct_2", "rep_2", "length"):
+        assert record[f"decoder_effect.delta_{name}"].value == 0
 
 
 def test_the_reference_has_no_weight_effect_and_carries_the_floor(study, tmp_path):

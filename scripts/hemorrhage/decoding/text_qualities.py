@@ -13,8 +13,9 @@ from hemorrhage.decoding import text_measures
 def qualities(lines: Mapping[int, Mapping[int | None, dict[str, Any]]]) -> dict[str, np.ndarray]:
     """Return what texts are like, per prompt as the mean over its seeds, [prompts] each.
 
-    Length in tokens, the share that was cut at the limit, repetition of n-grams, distinct n-grams of all texts of the
-    prompt together, and how much a text is like those of the other prompts (self-BLEU, first seed).
+    Length in tokens, the share that was cut at the limit, repetition of n-grams, distinct n-grams of each text (two
+    texts together share words, so a decoder with more seeds would look less diverse), and how much a text is like
+    those of the other prompts (self-BLEU, first seed).
     """
     rows = [list(found.values()) for found in lines.values()]
     tokens = [[line["tokens"] for line in found] for found in rows]
@@ -26,5 +27,5 @@ def qualities(lines: Mapping[int, Mapping[int | None, dict[str, Any]]]) -> dict[
     for n in text_measures.ORDERS:
         found[f"rep_{n}"] = [np.mean([text_measures.repetition(text, n) for text in texts]) for texts in tokens]
     for n in (1, 2):
-        found[f"distinct_{n}"] = [text_measures.distinct(texts, n) for texts in tokens]
+        found[f"distinct_{n}"] = [np.mean([text_measures.distinct([text], n) for text in texts]) for texts in tokens]
     return {name: np.array(values, dtype=np.float64) for name, values in found.items()}

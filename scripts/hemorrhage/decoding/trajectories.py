@@ -36,7 +36,7 @@ from hemorrhage.decoding.text_qualities import qualities
 from hemorrhage.planning import variants
 from hemorrhage.records import Metric
 
-VERSION = 3
+VERSION = 4
 PREFIXES = (8, 32)  # tokens; the whole curve is in the arrays
 Lines = dict[int, dict[int | None, dict[str, Any]]]
 
