@@ -217,6 +217,17 @@ def test_metrics_are_means_over_items_of_means_over_seeds():
         decoded_scoring.metrics("t", own, scores_of([[1, 1]] * 4, np.arange(4) + 1), None, "m")
 
 
+def test_scores_of_none_or_all_are_not_certain_and_the_reference_against_itself_is():
+    own, alike = scores_of([[0, 0]] * 8), scores_of([[0, 0]] * 8)
+    for before, ends in ((own, (0, 0)), (alike, (-0.369, 0.369))):
+        found = {entry.metric: entry for entry in decoded_scoring.metrics("t", own, before, alike, "m")}
+        assert (found["score.t"].low, found["score.t"].high) == pytest.approx((0, 0.369), abs=1e-3)
+        change, flips = found["weight_effect.delta_score.t"], found["weight_effect.flips.t"]
+        assert (change.low, change.high) == pytest.approx(ends, abs=1e-3)
+        assert (flips.low, flips.high) == pytest.approx((0, ends[1]), abs=1e-3)
+        assert found["decoder_effect.flips.t"].high == pytest.approx(0.369, abs=1e-3)
+
+
 def test_the_range_over_decoders_is_of_the_worst():
     import pandas as pd
 

@@ -46,6 +46,35 @@ def test_data_without_spread_have_an_interval_of_exactly_the_value():
         assert (found.value, found.se, found.low, found.high) == (value, 0.0, value, value)
 
 
+@pytest.mark.parametrize(("n", "share"), [(1, 0.975), (8, 0.36942), (10, 0.30850), (100, 0.03622)])
+def test_a_kind_that_no_draw_held_may_have_the_share_of_the_exact_binomial_interval(n, share):
+    found = statistics.unseen_share(n)
+    assert found == pytest.approx(share, abs=1e-5)
+    assert (1 - found) ** n == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "low", "high"),
+    [
+        (0.0, (0.0, 1.0), 0.0, 0.36942),
+        (1.0, (0.0, 1.0), 0.63058, 1.0),
+        (0.0, (-1.0, 1.0), -0.36942, 0.36942),
+        (1.0, (-1.0, 1.0), 1 - 2 * 0.36942, 1.0),
+    ],
+)
+def test_drawn_items_that_all_agree_leave_room_for_others(value, bounds, low, high):
+    index = statistics.index_matrix("model", "items", 8)
+    found = statistics.mean_interval(np.full(8, value), np.ones(8), index, bounds, bernoulli=True)
+    assert (found.value, math.isnan(found.se)) == (value, True)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_drawn_items_that_differ_have_the_interval_of_any_mean():
+    items, index = np.array([1.0, 0, 0, 1, 1, 0, 1, 0]), statistics.index_matrix("model", "items", 8)
+    sides = [statistics.mean_interval(items, np.ones(8), index, (0, 1), bernoulli) for bernoulli in (True, False)]
+    assert sides[0] == sides[1]
+
+
 def test_windows_count_by_their_tokens():
     found = statistics.mean_interval(np.array([10.0, 0.0, 2.0]), np.array([10, 30, 0]))
     assert found.value == pytest.approx(10 / 40)

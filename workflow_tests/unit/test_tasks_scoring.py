@@ -101,9 +101,38 @@ def test_the_pooled_change_is_over_the_items_of_all_tasks():
     assert metrics["flips"].n == 7
 
 
+def test_a_variant_that_answers_all_alike_may_differ_in_items_that_were_not_asked():
+    choices = [0, 0, 0, 0, 0, 0, 1, 1]
+    metrics = found(answers(choices), answers(choices))
+    for name in ("flips", "flips_to_wrong", "flips_to_right"):
+        entry = metrics[f"{name}.t"]
+        assert (entry.value, entry.low) == (0, 0) and entry.high == pytest.approx(0.369, abs=1e-3), name
+    change, loss = metrics["delta_accuracy.t"], metrics["score_loss.t"]
+    assert (change.low, change.high) == pytest.approx((-0.369, 0.369), abs=1e-3)
+    assert (loss.low, loss.high) == pytest.approx((-0.369 / 0.75, 0.369 / 0.75), abs=1e-3)
+    pooled = scoring.pooled({"t": answers(choices)}, {"t": answers(choices)}, "model")
+    assert next(entry for entry in pooled if entry.metric == "flips").high == pytest.approx(0.369, abs=1e-3)
+
+
+def test_the_reference_against_itself_is_exact_over_all_tasks_too():
+    both = {"a": answers([0, 0, 1]), "b": answers([0, 1])}
+    for entry in scoring.pooled(both, both, "model"):
+        assert entry.metric == "mcnemar_p" or (entry.value, entry.low, entry.high) == (0, 0, 0), entry.metric
+
+
+@pytest.mark.parametrize(("choice", "ends"), [(0, (0.631, 1)), (1, (0, 0.369))])
+def test_an_accuracy_of_none_or_all_is_not_certain(choice, ends):
+    one = answers([choice] * 8)
+    metrics = found(one, one)
+    accuracy, above = metrics["accuracy.t"], metrics["accuracy_above_chance.t"]
+    assert (accuracy.low, accuracy.high) == pytest.approx(ends, abs=1e-3)
+    assert (above.low + 1 / 3, above.high + 1 / 3) == pytest.approx(ends, abs=1e-3)
+
+
 def test_a_lost_score_is_a_share_of_the_reference_s():
     metrics = found(answers([1] * 10), answers([0] * 9 + [1]))
     assert metrics["score_loss.t"].value == 1
+    assert metrics["score_loss.t"].low == pytest.approx(1 - 0.3085 / 0.9, abs=1e-3)
     assert math.isnan(found(answers([0, 1]), answers([1, 1]))["score_loss.t"].value)
 
 

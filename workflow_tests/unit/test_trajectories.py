@@ -178,9 +178,22 @@ def test_the_reference_has_no_weight_effect_and_carries_the_floor(study, tmp_pat
     for name, value in [("first_divergence", LIMIT), ("token_agreement", 1), ("identical_share", 1)]:
         metric = record[f"weight_effect.{name}"]
         assert (metric.value, metric.se, metric.low, metric.high) == (value, 0, value, value)
+    assert (record.measurement.arrays["weight_effect.prefix"] == 1).all()
     floor = record["seed_floor.first_divergence"]
     assert floor.value < 1
     assert (floor.n, floor.blocks) == (8, 8)
+
+
+def test_a_variant_whose_texts_are_the_references_may_part_from_it_on_other_prompts(study, tmp_path):
+    record = records.read(measured(study, tmp_path, text="reference", greedy="reference"))
+    for effect in ("weight_effect", "decoder_effect"):
+        for name in ("identical_share", "prefix_agreement_8"):
+            metric = record[f"{effect}.{name}"]
+            assert (metric.value, metric.high) == (1, 1) and metric.low == pytest.approx(0.631, abs=1e-3)
+        curve = record.measurement.arrays[f"{effect}.prefix"]
+        assert curve[0].tolist() == [1, 1, 1]  # nothing has been written yet
+        assert curve[1:, 1] == pytest.approx(np.full(LIMIT, 0.631), abs=1e-3)
+    assert record["unfinished_share"].low == pytest.approx(0.631, abs=1e-3)
 
 
 def test_greedy_search_has_no_decoder_effect_and_no_floor(study, tmp_path):

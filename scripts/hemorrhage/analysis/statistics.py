@@ -55,6 +55,7 @@ def mean_interval(
     counts: np.ndarray,
     index: np.ndarray | None = None,
     bounds: tuple[float, float] = (-math.inf, math.inf),
+    bernoulli: bool = False,
 ) -> Estimate:
     """Return the mean Σ sums / Σ counts and its 95 % interval.
 
@@ -67,6 +68,8 @@ def mean_interval(
         counts: [B] number of scored tokens of each window.
         index: [R, B] from ``index_matrix``.
         bounds: what the metric can be at all; the interval is cut there (0 to 1 for an agreement).
+        bernoulli: True for a share of drawn items, or a change of one: that all items agree is then no proof, and the
+            interval is the exact one, see ``unseen_share``, its standard error unknown. ``bounds`` must be finite.
     """
     sums, counts = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     used = counts > 0
@@ -80,10 +83,23 @@ def mean_interval(
     if blocks == 1:
         return Estimate(value, math.nan, math.nan, math.nan, n, 1)
     if _spread_free(sums, counts):
-        return Estimate(value, 0.0, value, value, n, blocks)
+        if not bernoulli:
+            return Estimate(value, 0.0, value, value, n, blocks)
+        unseen = unseen_share(blocks)
+        low, high = (value + unseen * (end - value) for end in bounds)
+        return Estimate(value, math.nan, low, high, n, blocks)
     lower, upper = _pivots(sums, counts, None if dropped else index, value)
     low, high = (min(max(value + pivot * se, bounds[0]), bounds[1]) for pivot in (lower, upper))
     return Estimate(value, se, low, high, n, blocks)
+
+
+def unseen_share(n: int) -> float:
+    """Return the largest share of a kind of item of which ``n`` draws held none: 1 - 0.025^(1/n).
+
+    It is the upper end of the 95 % interval of Clopper and Pearson ("The use of confidence or fiducial limits
+    illustrated in the case of the binomial", Biometrika 26, 1934) at 0 of n; the lower one at n of n is 1 minus it.
+    """
+    return float(1 - ((1 - CONFIDENCE) / 2) ** (1 / n))
 
 
 def paired_difference(

@@ -36,8 +36,9 @@ from hemorrhage.decoding.text_qualities import qualities
 from hemorrhage.planning import variants
 from hemorrhage.records import Metric
 
-VERSION = 4
+VERSION = 5
 PREFIXES = (8, 32)  # tokens; the whole curve is in the arrays
+SHARES = ("identical_share", "prefix_agreement_", "unfinished_share")  # of pairs or texts with a property, yes or no
 Lines = dict[int, dict[int | None, dict[str, Any]]]
 
 
@@ -103,13 +104,13 @@ def measure(
     compared = contrasts(text, greedy, reference, variant, decoder)
     for contrast, comparison in compared.items():
         better = True if contrast == "weight_effect" else None  # another decoder or seed is meant to say another thing
+        drawn = contrast != "weight_effect" or variant != variants.REFERENCE  # else a text is compared with itself
         for name, values in per_prompt(comparison).items():
             top, unit = (comparison.limit, "tokens") if name == "first_divergence" else (1, "share")
             towards = None if better is None else name != "edit_distance"
-            metrics.append(
-                _metric(f"{contrast}.{name}", values, comparison.first_divergence.size, top, unit, towards, model)
-            )
-        arrays[f"{contrast}.prefix"] = prefix_curve(comparison, model)
+            n, bernoulli = comparison.first_divergence.size, drawn and name.startswith(SHARES)
+            metrics.append(_metric(f"{contrast}.{name}", values, n, top, unit, towards, model, bernoulli=bernoulli))
+        arrays[f"{contrast}.prefix"] = prefix_curve(comparison, model, drawn)
     lines = read(text)
     metrics += _alone(lines, {"decoder_effect": read(greedy), "weight_effect": read(reference)}, decoder, model)
     if forced is not None:
@@ -142,11 +143,17 @@ def _mauve(forced: str | PathLike, reference: str | PathLike, decoder: str) -> l
     ]
 
 
-def prefix_curve(comparison: Comparison, model: str) -> np.ndarray:
-    """Return share, low and high end of the pairs that agree in their first n tokens, [limit + 1, 3], n from 0."""
+def prefix_curve(comparison: Comparison, model: str, drawn: bool = True) -> np.ndarray:
+    """Return share, low and high end of the pairs that agree in their first n tokens, [limit + 1, 3], n from 0.
+
+    Without ``drawn`` texts are compared with themselves, and that all of them agree is exact.
+    """
     shares = [comparison.prefix_agreement(n).mean(axis=1, dtype=np.float64) for n in range(comparison.limit + 1)]
     index = index_matrix(model, "prompts", len(shares[0]))
-    found = [mean_interval(share, np.ones(len(share)), index, bounds=(0, 1)) for share in shares]
+    found = [
+        mean_interval(share, np.ones(len(share)), index, (0, 1), bernoulli=drawn and n > 0)
+        for n, share in enumerate(shares)
+    ]
     return np.array([[entry.value, entry.low, entry.high] for entry in found])
 
 
@@ -156,7 +163,7 @@ def _alone(lines: Lines, others: dict[str, Lines], decoder: str, model: str) -> 
     own, metrics = qualities(lines), []
     for name, values in own.items():
         top, unit = (_limit(lines), "tokens") if name == "length" else (1, "share")
-        metrics.append(_metric(name, values, rows, top, unit, None, model))
+        metrics.append(_metric(name, values, rows, top, unit, None, model, bernoulli=name in SHARES))
     for contrast, other in others.items():
         if contrast == "decoder_effect" and decoder == "greedy":
             continue
@@ -236,11 +243,19 @@ def per_prompt(comparison: Comparison) -> dict[str, np.ndarray]:
 
 
 def _metric(
-    name: str, values: np.ndarray, n: int, top: float, unit: str, better: bool | None, model: str, bottom: float = 0.0
+    name: str,
+    values: np.ndarray,
+    n: int,
+    top: float,
+    unit: str,
+    better: bool | None,
+    model: str,
+    bottom: float = 0.0,
+    bernoulli: bool = False,
 ) -> Metric:
     """The mean over prompts; ``n`` is the number of continuations or pairs behind it."""
     index = index_matrix(model, "prompts", len(values))
-    estimate = mean_interval(values, np.ones(len(values)), index, bounds=(bottom, top))
+    estimate = mean_interval(values, np.ones(len(values)), index, (bottom, top), bernoulli)
     return Metric.of(name, dataclasses.replace(estimate, n=n), unit, better)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hemorrhage.probing import Context
     from hemorrhage.records import Measurement
 
-VERSION = 1
+VERSION = 2
 BASELINE = True
 TEXTS = True
 PACKAGES = ("lm-eval", "datasets", "mwparserfromhell")

@@ -19,7 +19,7 @@ from hemorrhage.tasks.harness import dataset, loaded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VERSION = 1
+VERSION = 2
 GREEDY = "greedy"
 BUILT: dict[str, ModuleType] = {module.NAME: module for module in (arithmetic, facts)}
 Answers = dict[str, dict[str, decoded.Scores]]

@@ -2,7 +2,8 @@
 
 Two models with the same accuracy can differ in many items; so beside the difference of the accuracies stand the flips,
 the exact test of McNemar on them, and the change of the margin, which moves before an answer does. Intervals take the
-item as the unit and are paired. Only numpy is used.
+item as the unit and are paired; where all items agree they are those of so many draws, and only the reference against
+itself is exact. Only numpy is used.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hemorrhage.analysis.statistics import Estimate, index_matrix, jackknife_interval, mean_interval
+from hemorrhage.analysis.statistics import Estimate, index_matrix, jackknife_interval, mean_interval, unseen_share
 from hemorrhage.records import Metric
 from hemorrhage.tasks.answers import UNKNOWN, Answers
 
@@ -28,7 +29,7 @@ def metrics(task: str, answers: Answers, reference: Answers, model: str) -> list
     Args:
         task: a word.
         answers: of the variant.
-        reference: of the unmodified model to the same items.
+        reference: of the unmodified model to the same items; for the unmodified model itself ``answers``.
         model: the model's name, which seeds the resampling: all variants of it are resampled alike.
 
     Raises:
@@ -37,6 +38,7 @@ def metrics(task: str, answers: Answers, reference: Answers, model: str) -> list
     require_same_items(task, answers, reference)
     index = index_matrix(model, f"tasks.{task}", len(answers.ids))
     finite = np.isfinite(answers.margin)
+    above_chance = (-float(answers.chance.mean()), 1 - float(answers.chance.mean()))
     found = [
         _mean(f"accuracy.{task}", answers.correct, index, SHARE, True, BOUNDED),
         *(
@@ -45,7 +47,7 @@ def metrics(task: str, answers: Answers, reference: Answers, model: str) -> list
             else []
         ),
         *(
-            [_mean(f"accuracy_above_chance.{task}", answers.correct - answers.chance, index, SHARE, True, CHANGE)]
+            [_mean(f"accuracy_above_chance.{task}", answers.correct - answers.chance, index, SHARE, True, above_chance)]
             if answers.chance.any()
             else []
         ),
@@ -63,7 +65,8 @@ def metrics(task: str, answers: Answers, reference: Answers, model: str) -> list
     ]
     if len(answers.normalised) and len(reference.normalised):
         change = answers.normalised.astype(float) - reference.normalised
-        found.append(_mean(f"delta_normalised_accuracy.{task}", change, index, SHARE, True, CHANGE))
+        drawn = answers is not reference
+        found.append(_mean(f"delta_normalised_accuracy.{task}", change, index, SHARE, True, CHANGE, drawn=drawn))
     return found
 
 
@@ -74,7 +77,8 @@ def pooled(answers: Mapping[str, Answers], references: Mapping[str, Answers], mo
         {name: np.concatenate([getattr(entry, name) for entry in side.values()]) for name in ("choice", "correct")}
         for side in (answers, {task: references[task] for task in answers})
     )
-    return _compared("", together["choice"], together["correct"], before["choice"], before["correct"], index)
+    sides = together["choice"], together["correct"], before["choice"], before["correct"]
+    return _compared("", *sides, index, drawn=answers is not references)
 
 
 def mcnemar(to_wrong: int, to_right: int) -> float:
@@ -91,7 +95,8 @@ def require_same_items(task: str, answers: Answers, reference: Answers) -> None:
 
 
 def _changes(suffix: str, answers: Answers, reference: Answers, index: np.ndarray) -> list[Metric]:
-    return _compared(suffix, answers.choice, answers.correct, reference.choice, reference.correct, index)
+    sides = answers.choice, answers.correct, reference.choice, reference.correct
+    return _compared(suffix, *sides, index, drawn=answers is not reference)
 
 
 def _compared(
@@ -101,29 +106,37 @@ def _compared(
     choice_before: np.ndarray,
     correct_before: np.ndarray,
     index: np.ndarray,
+    drawn: bool,
 ) -> list[Metric]:
     """Flips, their test, the paired change of accuracy and the share of the reference's score that is lost."""
     to_wrong, to_right = correct_before & ~correct, ~correct_before & correct
     n = len(correct)
     p = mcnemar(int(to_wrong.sum()), int(to_right.sum()))
     return [
-        _mean(f"flips{suffix}", choice != choice_before, index, SHARE, False, BOUNDED),
-        _mean(f"flips_to_wrong{suffix}", to_wrong, index, SHARE, False, BOUNDED),
-        _mean(f"flips_to_right{suffix}", to_right, index, SHARE, None, BOUNDED),
+        _mean(f"flips{suffix}", choice != choice_before, index, SHARE, False, BOUNDED, drawn=drawn),
+        _mean(f"flips_to_wrong{suffix}", to_wrong, index, SHARE, False, BOUNDED, drawn=drawn),
+        _mean(f"flips_to_right{suffix}", to_right, index, SHARE, None, BOUNDED, drawn=drawn),
         Metric(f"mcnemar_p{suffix}", p, math.nan, math.nan, math.nan, n, n, "", None),
-        _mean(f"delta_accuracy{suffix}", correct.astype(float) - correct_before, index, SHARE, True, CHANGE),
-        Metric.of(f"score_loss{suffix}", _score_loss(correct, correct_before), SHARE, False),
+        _mean(
+            f"delta_accuracy{suffix}", correct.astype(float) - correct_before, index, SHARE, True, CHANGE, drawn=drawn
+        ),
+        Metric.of(f"score_loss{suffix}", _score_loss(correct, correct_before, drawn), SHARE, False),
     ]
 
 
-def _score_loss(correct: np.ndarray, before: np.ndarray) -> Estimate:
+def _score_loss(correct: np.ndarray, before: np.ndarray, drawn: bool) -> Estimate:
     """1 - (accuracy / the reference's accuracy): 0.01 is "99 % of the score". The interval leaves out one item."""
     n, right, right_before = len(correct), int(correct.sum()), int(before.sum())
     if not right_before:
         return Estimate(math.nan, math.nan, math.nan, math.nan, n, n)
     value = 1 - right / right_before
-    if np.array_equal(correct, before):
+    if not drawn:
         return Estimate(0.0, 0.0, 0.0, 0.0, n, n)
+    unseen = unseen_share(n) * n / right_before
+    if np.array_equal(correct, before):
+        return Estimate(0.0, math.nan, -unseen, min(unseen, 1.0), n, n)
+    if not right:
+        return Estimate(1.0, math.nan, 1 - unseen, 1.0, n, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         deleted = 1 - (right - correct) / (right_before - before)
     se, low, high = jackknife_interval(value, deleted)
@@ -138,8 +151,9 @@ def _mean(
     better: bool | None,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     where: np.ndarray | None = None,
+    drawn: bool = True,
 ) -> Metric:
-    """The mean over the items ``where`` and its interval."""
+    """The mean over the items ``where`` and its interval; a share of items is one of ``drawn`` items."""
     counts = np.ones(len(values)) if where is None else where.astype(float)
     sums = np.where(counts > 0, values, 0.0)
-    return Metric.of(name, mean_interval(sums, counts, index, bounds), unit, better)
+    return Metric.of(name, mean_interval(sums, counts, index, bounds, drawn and unit == SHARE), unit, better)
