@@ -5,11 +5,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import example_study
+import pandas as pd
 import pytest
 
 from hemorrhage import plugins
 from hemorrhage.analysis import statements, tables
-from hemorrhage.reporting import findings, report, summary
+from hemorrhage.decoding import side_by_side
+from hemorrhage.reporting import findings, report, sections, summary
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "rules" / "report" / "report.html.j2"
 NOTES = ["The baseline is a dequantised Q4_1 file & its weights lie on a 4-bit grid."]
@@ -101,3 +103,57 @@ def test_the_summary_holds_findings_thresholds_and_notes(example, tmp_path):
     assert re.search(r"\| wanda \| sparsity, share of weights \| 0\.13 \[0\.12, 0\.13\]", text)
     widths = {line.count("|") for line in text.split("## Pruning")[1].split("\n\n")[1].splitlines()}
     assert len(widths) == 1
+
+
+AGREEMENT = {"one": {"a": 0.2, "b": 0.6}, "two": {"a": 0.7, "b": 0.3}}  # of the weights' texts, by model and variant
+GRID = {"recipes": {}, "axes": {}, "repairs": {}}
+
+
+def _texts(models=("one", "two")):
+    """texts.tsv of two prompts and metrics.tsv of variants that are faithful in another order on the other model."""
+    rows = [
+        [model, variant, decoder, prompt, "", 3, "drift" if prompt else "loop", "Once", "upon", f"{model} says", "x"]
+        for model in models
+        for decoder in ("top_p", "greedy")
+        for variant in ("a", "b")
+        for prompt in (0, 1)
+    ]
+    metrics = [
+        [model, variant, f"text.{decoder}", "weight_effect.token_agreement", value, 0.0, 1.0]
+        for model in models
+        for variant, value in {"identity": 1.0, **AGREEMENT[model]}.items()
+        for decoder in ("greedy", "top_p")
+    ]
+    columns = ["model", "variant", "probe", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=side_by_side.TEXTS), pd.DataFrame(metrics, columns=columns)
+
+
+def test_texts_stand_by_model_and_decoder_with_the_most_faithful_variant_first():
+    found = sections.texts(*_texts(), GRID)
+    assert [(row["model"], row["decoder"], row["variant"]) for row in found] == [
+        *(("one", decoder, variant) for decoder in ("greedy", "top p") for variant in ("b", "a")),
+        *(("two", decoder, variant) for decoder in ("greedy", "top p") for variant in ("a", "b")),
+    ]
+    assert all(row["reference"] == f"{row['model']} says" for row in found)
+    assert {row["counts"] for row in found} == {"1 × drift, 1 × loop"}
+    assert {row["model"] for row in sections.texts(*_texts(["one"]), GRID)} == {""}
+
+
+def test_effects_on_text_are_told_by_model_where_there_are_several():
+    table = sections.decoding(_texts()[1], GRID)
+    assert table.head[:3] == ["model", "variant", "decoder"] and table.text == 3
+    assert [row[:3] for row in table.rows[2:6]] == [
+        ["one", variant, decoder] for variant in ("b", "a") for decoder in ("greedy", "top p")
+    ]
+    assert [row[0] for row in table.rows] == ["one"] * 6 + ["two"] * 6
+    assert sections.decoding(_texts(["one"])[1], GRID).head[:2] == ["variant", "decoder"]
+
+
+def test_the_page_names_the_model_of_texts_side_by_side(example, figures, tmp_path):
+    texts, metrics = _texts()
+    tables.write(texts, tmp_path / "texts.tsv")
+    tables.write(pd.concat([tables.read(example["metrics"]), metrics]), tmp_path / "metrics.tsv")
+    more = {"texts": tmp_path / "texts.tsv", "metrics": tmp_path / "metrics.tsv"}
+    page = _render({**example, **more}, figures, tmp_path / "report.html")
+    assert "<h3>one: b, greedy " in page and "<h3>two: a, greedy " in page
+    assert "All prompts and seeds: 1 × drift, 1 × loop." in page

@@ -66,7 +66,8 @@ def write(
     }
     style = jinja2.filters.Markup((folder / "report.css").read_text(encoding="utf8"))
     content = _content(read, grid, settings, drawn, descriptions or {})
-    content["texts"] = sections.texts(tables.read(paths["texts"]), grid) if "texts" in paths else []
+    texts = tables.read(paths["texts"]) if "texts" in paths else None
+    content["texts"] = [] if texts is None else sections.texts(texts, read["metrics"], grid)
     page = environment.get_template(Path(template).name)
     files.write_text(out, page.render(style=style, figures=drawn, notes=list(notes), **content))
 

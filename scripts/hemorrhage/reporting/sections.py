@@ -160,8 +160,10 @@ def differences(compared: pd.DataFrame, grid: dict[str, Any], metric: str = "kl"
 def decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> Table:
     """Return the effects of weights and of decoder on text, a row per variant and decoder."""
     text = text_rows(metrics)
+    several = text.model.nunique() > 1
     table = Table(
         [
+            *(["model"] if several else []),
             "variant",
             "decoder",
             "weights: agreement",
@@ -169,9 +171,9 @@ def decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> Table:
             "decoder: agreement",
             "decoder: first difference",
         ],
-        text=2,
+        text=2 + several,
     )
-    for _, group in tables.groups(text, "model", sort=True):
+    for model, group in tables.groups(text, "model", sort=True):
         values = {(row.variant, row.decoder, row.metric): row.value for row in tables.rows(group)}
         for variant in ranking(group):
             for decoder in sorted(group.decoder.unique()):
@@ -180,23 +182,38 @@ def decoding(metrics: pd.DataFrame, grid: dict[str, Any]) -> Table:
                     for effect in ("weight_effect", "decoder_effect")
                     for measure in ("token_agreement", "first_divergence")
                 ]
-                table.rows.append([label(variant, grid), decoder_label(decoder), *map(wording.number, cells)])
+                names = [*([model] if several else []), label(variant, grid), decoder_label(decoder)]
+                table.rows.append([*names, *map(wording.number, cells)])
     return table
 
 
-def texts(table: pd.DataFrame, grid: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the texts of the first prompt and seed side by side, most faithful variants first, by decoder.
+def texts(table: pd.DataFrame, metrics: pd.DataFrame, grid: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the texts of the first prompt and seed side by side, by model and decoder, most faithful variants first.
 
-    An entry has decoder, variant, failure, prompt, shared, reference and text; the counts of the failures of all its
-    prompts stand under ``counts``.
+    An entry has model (empty if there is only one), decoder, variant, failure, prompt, shared, reference and text; the
+    counts of the failures of all its prompts and seeds stand under ``counts``.
+
+    Args:
+        table: texts.tsv.
+        metrics: metrics.tsv, which says how faithful a variant is.
+        grid: the study's grid.
     """
-    found = []
-    for (decoder, variant), group in tables.groups(table, ["decoder", "variant"], sort=False):
+    found, several = [], table.model.nunique() > 1
+    order = {
+        model: {variant: place for place, variant in enumerate(ranking(group))}
+        for model, group in tables.groups(text_rows(metrics), "model")
+    }
+    groups = sorted(
+        tables.groups(table, ["model", "decoder", "variant"]),
+        key=lambda entry: (*entry[0][:2], order[entry[0][0]][entry[0][2]]),
+    )
+    for (model, decoder, variant), group in groups:
         first = tables.dicts(group.head(1))[0]
         counts = group.failure.value_counts().sort_index()
         found.append(
             {
                 **first,
+                "model": model if several else "",
                 "decoder": decoder_label(decoder),
                 "variant": label(variant, grid),
                 "counts": ", ".join(f"{count} × {word}" for word, count in counts.items()),
