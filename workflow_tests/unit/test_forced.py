@@ -56,12 +56,67 @@ def test_equal_models_agree_and_unequal_ones_do_not(name, prompts):
     texts = [(prompt, [5, 6, 7, 8]) for prompt in prompts]
     decoder = {"name": name, "settings": settings_of(name)}
     same = forced.compare(model, tiny.build(), texts, decoder, SEEDS, others)
-    assert (same["agreement"] == same["count"]).all() and same["count"].tolist() == [4, 4, 4]
-    assert same["total_variation"].max() < 1e-6 and np.abs(same["kl"]).max() < 1e-6
+    assert (same["weight_effect.agreement"] == same["count"]).all() and same["count"].tolist() == [4, 4, 4]
+    assert same["weight_effect.total_variation"].max() < 1e-6 and np.abs(same["weight_effect.kl"]).max() < 1e-6
     apart = forced.compare(model, other, texts, decoder, SEEDS, others)
-    assert apart["agreement"].sum() < 12
-    assert apart["total_variation"].sum() > 1
-    assert (apart["kl_count"] <= apart["count"]).all()
+    assert apart["weight_effect.agreement"].sum() < 12
+    assert apart["weight_effect.total_variation"].sum() > 1
+    assert (apart["weight_effect.kl_count"] <= apart["count"]).all()
+
+
+def slowly(model, text, seeds, distribution):
+    """Greedy's choices along a text, those of draws from ``distribution(p)``, and its KL to p; a pass per place."""
+    prompt, tokens = text
+    same, kl = 0.0, 0.0
+    for place in range(len(tokens)):
+        ids = torch.tensor([[*prompt.tokens, *tokens[:place]]])
+        p = model(ids, use_cache=False).logits[0, -1].double().softmax(-1).detach().numpy()
+        q = distribution(p)
+        drawn = [
+            np.argmax(np.log(np.maximum(q, 1e-300)) + forced._noise(prompt.id, s, place, len(p)).numpy()) for s in seeds
+        ]
+        same += np.mean([choice == p.argmax() for choice in drawn])
+        kl += sum(b * np.log(b / a) for a, b in zip(p, q, strict=True) if b > 0)
+    return same, kl
+
+
+def of_the_likeliest(k):
+    def cut(p):
+        q = np.where(p >= np.sort(p)[-k], p, 0.0)
+        return q / q.sum()
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "distribution"),
+    [
+        ("top_k", {"k": 5}, of_the_likeliest(5)),
+        ("temperature", {"temperature": 0.5}, lambda p: p**2 / (p**2).sum()),
+        ("temperature", {"temperature": 0}, of_the_likeliest(1)),
+        ("temperature", {"temperature": 1}, lambda p: p),
+        ("greedy", {}, of_the_likeliest(1)),
+        ("dola", {"relative_top": 1}, of_the_likeliest(1)),
+    ],
+)
+def test_a_decoder_is_compared_with_greedy_search_on_the_weights_of_the_variant(name, settings, distribution, prompts):
+    variant, texts = tiny.build(seed=3), [(prompt, [5, 6, 7, 8]) for prompt in prompts]
+    found = forced.compare(tiny.build(), variant, texts, {"name": name, "settings": settings}, SEEDS)
+    expected = [slowly(variant, text, SEEDS, distribution) for text in texts]
+    assert found["decoder_effect.agreement"].tolist() == [same for same, _ in expected]
+    assert found["decoder_effect.kl"] == pytest.approx([kl for _, kl in expected], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_the_effect_of_a_decoder_is_finite_and_takes_no_more_forward_passes(name, prompts):
+    models, others = [tiny.build(), tiny.build(seed=3)], others_of()
+    texts = [(prompt, [5, 6, 7, 8]) for prompt in prompts]
+    read, passes = tuple(forced.Reading(model, texts) for model in models), []
+    for model in models:
+        model.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = forced.compare(*models, texts, {"name": name, "settings": settings_of(name)}, SEEDS, others, read)
+    assert np.isfinite(found["decoder_effect.kl"]).all() and (found["decoder_effect.kl"] >= -1e-9).all()
+    assert not passes
 
 
 def test_a_decoder_without_scores_has_no_choices_along_a_text(prompts):
@@ -116,14 +171,20 @@ def test_records_hold_forced_choices_and_their_amplification(written):
 
     folder = written / "m" / "variants"
     own = records.read(folder / "identity" / "text" / "top_k.json")
-    assert own["forced.token_agreement"].value == 1
+    assert own["weight_effect.forced.token_agreement"].value == 1
+    assert own["decoder_effect.forced.token_agreement"].value < 1
+    assert own["decoder_effect.forced.kl_from_softmax"].value > 0
     assert not any(entry.metric.startswith("amplification") for entry in own.measurement.metrics)
     found = records.read(folder / "broken" / "text" / "greedy.json")
-    expected = (1 - found["weight_effect.token_agreement"].value) / (1 - found["forced.token_agreement"].value)
+    expected = (1 - found["weight_effect.token_agreement"].value) / (
+        1 - found["weight_effect.forced.token_agreement"].value
+    )
     assert found["amplification"].value == found["amplification_common"].value == pytest.approx(expected, rel=1e-6)
     assert found["reference_nll"].value > 3
     beam = {entry.metric for entry in records.read(folder / "broken" / "text" / "beam.json").measurement.metrics}
-    assert "amplification_common" in beam and not beam & {"amplification", "forced.token_agreement"}
+    assert "amplification_common" in beam and "amplification" not in beam
+    assert not any("forced." in name for name in beam)
+    assert not any(entry.metric.startswith("decoder_effect.forced") for entry in found.measurement.metrics)
 
 
 def test_texts_stand_side_by_side(written, tmp_path):
@@ -148,9 +209,9 @@ def test_the_curves_are_collected(written, tmp_path):
 
 
 def test_amplification_is_a_ratio_of_means():
-    arrays = {"count.a": np.array([4.0, 4, 4]), "agreement.a": np.array([4.0, 3, 2])}
+    arrays = {"count.a": np.array([4.0, 4, 4]), "weight_effect.agreement.a": np.array([4.0, 3, 2])}
     index = np.zeros((10, 3), dtype=int)
     assert teacher_forced.amplification(arrays, "a", np.array([1.0, 0.5, 0.25]), index).value == pytest.approx(5 / 3)
     assert teacher_forced.amplification(arrays, "b", np.ones(3), index) is None
-    arrays["agreement.a"] = arrays["count.a"]
+    arrays["weight_effect.agreement.a"] = arrays["count.a"]
     assert teacher_forced.amplification(arrays, "a", np.ones(3), index) is None

@@ -33,8 +33,9 @@ def metrics(path: str | PathLike, decoder: str, agreement: np.ndarray, model: st
     index = index_matrix(model, "prompts", len(agreement))
     nll = np.nanmean(np.where(np.isfinite(arrays[f"nll.{decoder}"]), arrays[f"nll.{decoder}"], np.nan), axis=1)
     found = [Metric.of("reference_nll", _mean(nll, np.isfinite(nll), index), "nats", None)]
-    own = _forced(arrays, decoder, index)
-    found += own
+    if f"count.{decoder}" in arrays:
+        found += _weight_effect(arrays, decoder, index)
+        found += _decoder_effect(arrays, decoder, index) if decoder != GREEDY else []
     for name, slug in (("amplification", decoder), ("amplification_common", GREEDY)):
         ratio = amplification(arrays, slug, agreement, index)
         if ratio is not None:
@@ -48,7 +49,7 @@ def amplification(
     """Return the ratio with its interval; None without forced choices or without a difference among them."""
     if f"count.{slug}" not in arrays:
         return None
-    differing = 1 - arrays[f"agreement.{slug}"] / arrays[f"count.{slug}"]
+    differing = 1 - arrays[f"weight_effect.agreement.{slug}"] / arrays[f"count.{slug}"]
     if not differing.sum() > 0:
         return None
     top = (0.0, math.inf)
@@ -61,27 +62,37 @@ def _ratio(above: np.ndarray, below: np.ndarray, index: np.ndarray, bounds: tupl
     return mean_interval(above, np.maximum(below, smallest), index, bounds=bounds)
 
 
-def _forced(arrays: dict[str, np.ndarray], slug: str, index: np.ndarray) -> list[Metric]:
-    if f"count.{slug}" not in arrays:
-        return []
-    counts = arrays[f"count.{slug}"]
+def _weight_effect(arrays: dict[str, np.ndarray], slug: str, index: np.ndarray) -> list[Metric]:
+    """The variant against the reference, with one decoder."""
+    effect, counts = "weight_effect", arrays[f"count.{slug}"]
     agreement, variation = (
-        mean_interval(arrays[f"{name}.{slug}"], counts, index, (0, 1)) for name in ("agreement", "total_variation")
+        mean_interval(arrays[f"{effect}.{name}.{slug}"], counts, index, (0, 1))
+        for name in ("agreement", "total_variation")
     )
     found = [
-        Metric.of("forced.token_agreement", agreement, "share", True),
-        Metric.of("forced.total_variation", variation, "share", False),
+        Metric.of(f"{effect}.forced.token_agreement", agreement, "share", True),
+        Metric.of(f"{effect}.forced.total_variation", variation, "share", False),
     ]
-    finite = arrays[f"kl_count.{slug}"]
+    finite = arrays[f"{effect}.kl_count.{slug}"]
     if finite.sum():
-        kl = mean_interval(arrays[f"kl.{slug}"], finite, index, (0.0, math.inf))
+        kl = mean_interval(arrays[f"{effect}.kl.{slug}"], finite, index, (0.0, math.inf))
+        infinite = mean_interval(counts - finite, counts, index, (0, 1))
         found += [
-            Metric.of("forced.kl_finite", kl, "nats", False),
-            Metric.of(
-                "forced.kl_infinite_share", mean_interval(counts - finite, counts, index, (0, 1)), "share", False
-            ),
+            Metric.of(f"{effect}.forced.kl_finite", kl, "nats", False),
+            Metric.of(f"{effect}.forced.kl_infinite_share", infinite, "share", False),
         ]
     return found
+
+
+def _decoder_effect(arrays: dict[str, np.ndarray], slug: str, index: np.ndarray) -> list[Metric]:
+    """The decoder against greedy search, and against drawing from the whole softmax, on the variant's weights."""
+    effect, counts = "decoder_effect", arrays[f"count.{slug}"]
+    agreement = mean_interval(arrays[f"{effect}.agreement.{slug}"], counts, index, (0, 1))
+    kl = mean_interval(arrays[f"{effect}.kl.{slug}"], counts, index, (0.0, math.inf))
+    return [
+        Metric.of(f"{effect}.forced.token_agreement", agreement, "share", None),
+        Metric.of(f"{effect}.forced.kl_from_softmax", kl, "nats", None),
+    ]
 
 
 def _mean(values: np.ndarray, known: np.ndarray, index: np.ndarray) -> Estimate:

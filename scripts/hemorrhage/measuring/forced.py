@@ -3,8 +3,10 @@
 Free-running texts mix two things: how often a choice differs, and what follows once it has. Along one given text, the
 reference's greedy one, only the first is left. Reference and variant read it in one forward pass each; every decoder
 with ``scores`` then says, place by place, what it would choose and from which distribution, with the noise that it has
-in free running. Decoders with a loop of their own have no such distribution and are left out. The variant's own texts
-are read by the reference as well: their mean negative log-likelihood tells garble from drift.
+in free running. Decoders with a loop of their own have no such distribution and are left out. The same two contrasts as
+of free texts are taken: reference and variant with one decoder, and on the variant's weights the decoder with greedy
+search. The variant's own texts are read by the reference as well: their mean negative log-likelihood tells garble from
+drift.
 """
 
 from __future__ import annotations
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Texts = list[tuple[Prompt, list[int]]]
+MEASURES = (
+    "count",
+    "weight_effect.agreement",
+    "weight_effect.total_variation",
+    "weight_effect.kl",
+    "weight_effect.kl_count",
+    "decoder_effect.agreement",
+    "decoder_effect.kl",
+)
 
 
 def given_texts(path: str | PathLike) -> Texts:
@@ -100,8 +111,11 @@ def compare(
 ) -> dict[str, np.ndarray] | None:
     """Return sums over the places of each text, [prompts] each, of one decoder; None if it has no ``scores``.
 
-    ``count`` (choices compared), ``agreement`` (equal choices under the same noise), ``total_variation``, ``kl`` (in
-    nats, reference to variant, over the places where it is finite) and ``kl_count`` (those places).
+    ``count`` is the number of places. Of ``weight_effect`` there are ``agreement`` (equal choices under the same
+    noise), ``total_variation``, ``kl`` (in nats, reference to variant, over the places where it is finite) and
+    ``kl_count`` (those places); of ``decoder_effect``, on the variant's weights, ``agreement`` (choices that are greedy
+    search's) and ``kl`` (in nats, from what the decoder chooses from to the model's own distribution: a decoder only
+    removes tokens, so it is finite, and the surprise of its choice if that is certain).
 
     Args:
         reference: the unchanged model.
@@ -120,12 +134,16 @@ def compare(
     other = generation.other_of(plugin.module, settings, others or {})
     weak = None if other is None else Reading(other, texts)
     chosen_seeds: Sequence[int | None] = list(seeds) if plugin.module.STOCHASTIC else [None]
-    names = ("count", "agreement", "total_variation", "kl", "kl_count")
-    sums = {name: np.zeros(len(texts)) for name in names}
+    sums = {name: np.zeros(len(texts)) for name in MEASURES}
     for row, text in enumerate(texts):
         walks = [_walk(reading, weak, row, text, plugin.module, settings) for reading in readings]
-        for step, (a, b) in enumerate(zip(*walks, strict=True)):
-            for name, value in _apart(a, b, text[0], step, chosen_seeds).items():
+        for step, (a, b, own) in enumerate(zip(*walks, readings[1].logits[row], strict=True)):
+            found = {
+                "count": 1.0,
+                **_apart(a, b, text[0], step, chosen_seeds),
+                **_from_greedy(b, own, text[0], step, chosen_seeds),
+            }
+            for name, value in found.items():
                 sums[name][row] += value
     return sums
 
@@ -212,19 +230,43 @@ def _apart(
     """What separates two rows of scores [V] at one place."""
     if seeds == [None]:  # a deterministic decoder puts everything on its one choice
         same = float(a.argmax() == b.argmax())
-        return {"count": 1, "agreement": same, "total_variation": 1 - same}
+        return {"weight_effect.agreement": same, "weight_effect.total_variation": 1 - same}
     p, q = a.double().softmax(-1), b.double().softmax(-1)
     kl = float(torch.where(p > 0, p * (p.log() - q.log()), 0.0).sum())
-    drawn = [_noise(prompt.id, seed or 0, step, len(a)).to(a.device) for seed in seeds]
-    same = sum(float((a + g).argmax() == (b + g).argmax()) for g in drawn) / len(seeds)
+    pairs = zip(_choices(a, prompt, step, seeds), _choices(b, prompt, step, seeds), strict=True)
     finite = bool(np.isfinite(kl))
     return {
-        "count": 1,
-        "agreement": same,
-        "total_variation": float((p - q).abs().sum() / 2),
-        "kl": kl if finite else 0.0,
-        "kl_count": float(finite),
+        "weight_effect.agreement": sum(one == other for one, other in pairs) / len(seeds),
+        "weight_effect.total_variation": float((p - q).abs().sum() / 2),
+        "weight_effect.kl": kl if finite else 0.0,
+        "weight_effect.kl_count": float(finite),
     }
+
+
+def _from_greedy(
+    scores: torch.Tensor, logits: torch.Tensor, prompt: Prompt, step: int, seeds: Sequence[int | None]
+) -> dict[str, float]:
+    """What separates a decoder's scores [V] at one place from greedy search, and from the model's logits [V]."""
+    chosen, greedy = _choices(scores, prompt, step, seeds), int(logits.argmax())
+    total = logits.double().logsumexp(-1)
+    if seeds == [None]:
+        kl = float(total - logits[chosen[0]])
+    else:
+        kept = scores > -torch.inf
+        logs = scores[kept].double().log_softmax(-1)
+        kl = float((logs.exp() * (logs - logits[kept].double() + total)).sum())
+    return {
+        "decoder_effect.agreement": sum(choice == greedy for choice in chosen) / len(seeds),
+        "decoder_effect.kl": kl,
+    }
+
+
+def _choices(scores: torch.Tensor, prompt: Prompt, step: int, seeds: Sequence[int | None]) -> list[int]:
+    """The token that is taken with each seed, from scores [V] at one place."""
+    if seeds == [None]:
+        return [int(scores.argmax())]
+    drawn = [_noise(prompt.id, seed or 0, step, len(scores)).to(scores.device) for seed in seeds]
+    return [int((scores + noise).argmax()) for noise in drawn]
 
 
 @torch.inference_mode()
