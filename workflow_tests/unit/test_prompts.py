@@ -59,6 +59,7 @@ def test_a_jsonl_file_holds_prompts_under_their_key(tokenizer, tmp_path):
     ("name", "content", "word"),
     [
         ("a.txt", b" \n\n", "no prompt"),
+        ("a.txt", b"alone\n", "one prompt in this file; write 2"),
         ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
         ("a.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
         ("a.jsonl", b"not json", "line 1"),
@@ -70,6 +71,20 @@ def test_an_unreadable_file_is_refused_with_its_name(tokenizer, tmp_path, name, 
     with pytest.raises(ValueError, match=word) as error:
         prompts.from_file(tmp_path / name, tokenizer)
     assert name in str(error.value)
+
+
+def test_a_file_is_read_whole_and_refused_where_it_has_too_few(tokenizer, tmp_path):
+    path = tmp_path / "ten.txt"
+    path.write_text("the cat\n" * 10)
+    assert len(prompts.from_file(path, tokenizer, None)) == 10
+    with pytest.raises(ValueError, match=r"ten\.txt.*asks for 11 prompts, but the file has 10"):
+        prompts.from_file(path, tokenizer, 11)
+
+
+def test_eight_windows_are_taken_where_no_number_is_named(tokenizer):
+    assert len(prompts.from_tokens(windows(12), tokenizer, None, 4)) == 8
+    with pytest.raises(ValueError, match="8 prompts are asked for, but the evaluation set has 3"):
+        prompts.from_tokens(windows(3), tokenizer, None, 4)
 
 
 def test_a_missing_file_is_an_os_error(tokenizer, tmp_path):

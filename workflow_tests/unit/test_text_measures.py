@@ -1,5 +1,7 @@
 """Measures of single texts and sets of them, on texts whose value is known."""
 
+import math
+
 import pytest
 
 from hemorrhage.decoding import text_measures
@@ -57,6 +59,7 @@ def test_bleu_equals_a_peer():
 def test_self_bleu_sees_texts_that_say_the_same():
     assert text_measures.self_bleu([list(range(20))] * 3) == pytest.approx([1, 1, 1])
     assert max(text_measures.self_bleu([list(range(20)), list(range(30, 50))])) == 0
+    assert math.isnan(text_measures.self_bleu([[1, 2, 3]])[0])
 
 
 @pytest.mark.parametrize(

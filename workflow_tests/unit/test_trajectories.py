@@ -173,6 +173,13 @@ def test_texts_that_are_greedys_under_every_seed_are_as_diverse(tmp_path):
         assert record[f"decoder_effect.delta_{name}"].value == 0
 
 
+def test_a_text_that_has_no_other_is_like_no_other(tmp_path):
+    alone = {"one": write(tmp_path / "a", {0: {None: [1, 2, 3]}})}
+    record = records.read(measured(alone, tmp_path, decoder="greedy", text="one", greedy="one", reference="one"))
+    assert np.isnan([record[name].value for name in ("self_bleu", "weight_effect.delta_self_bleu")]).all()
+    assert record["length"].value == 3
+
+
 def test_the_reference_has_no_weight_effect_and_carries_the_floor(study, tmp_path):
     record = records.read(measured(study, tmp_path, "identity", text="reference", greedy="reference_greedy"))
     for name, value in [("first_divergence", LIMIT), ("token_agreement", 1), ("identical_share", 1)]:

@@ -14,6 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from hemorrhage.corpus.tokens import TokenSet
 
+WINDOWS = 8  # of the evaluation set, where a config names no number
+FEWEST = 2  # prompts are what is resampled
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -35,12 +38,13 @@ class Prompt:
         return hashlib.blake2b(np.asarray(self.tokens, "<i8").tobytes(), digest_size=8).hexdigest()
 
 
-def from_tokens(token_set: TokenSet, tokenizer: Any, count: int, length: int) -> list[Prompt]:
-    """Return the first ``length`` tokens of the first ``count`` windows.
+def from_tokens(token_set: TokenSet, tokenizer: Any, count: int | None, length: int) -> list[Prompt]:
+    """Return the first ``length`` tokens of the first ``count`` windows, of 8 if it is None.
 
     Raises ValueError if the set has fewer windows or shorter ones.
     """
     windows, window = token_set.tokens.shape
+    count = WINDOWS if count is None else count
     if count > windows:
         raise ValueError(
             f"decoding.prompts.count: {count} prompts are asked for, but the evaluation set has {windows} windows."
@@ -53,12 +57,17 @@ def from_tokens(token_set: TokenSet, tokenizer: Any, count: int, length: int) ->
 def from_file(path: str | Path, tokenizer: Any, count: int | None = None) -> list[Prompt]:
     """Return the prompts of a file: one a line, or the key "prompt" of every line of a .jsonl file.
 
-    Empty lines are left out; special tokens are added as the tokenizer does by default; ``count`` takes the first ones.
-    Raises OSError if there is no such file and ValueError naming file and line if a prompt cannot be read.
+    Empty lines are left out; special tokens are added as the tokenizer does by default; ``count`` takes the first ones,
+    None all of them. Raises OSError if there is no such file and ValueError naming file and line if a prompt cannot be
+    read, or the file if it has fewer than ``count`` or than 2.
     """
-    texts = _lines(Path(path))[:count]
-    if not texts:
-        raise ValueError(f"{path}: there is no prompt in this file; write one prompt a line.")
+    texts = _lines(Path(path))
+    if len(texts) < FEWEST:
+        held = "one prompt" if texts else "no prompt"
+        raise ValueError(f"{path}: there is {held} in this file; write {FEWEST} or more, one a line.")
+    if count is not None and len(texts) < count:
+        raise ValueError(f"{path}: decoding.prompts.count asks for {count} prompts, but the file has {len(texts)}.")
+    texts = texts[:count]
     sequences = [list(tokenizer(text)["input_ids"]) for text in texts]
     for text, sequence in zip(texts, sequences, strict=True):
         if not sequence:

@@ -61,7 +61,12 @@ def bleu(text: Tokens, others: Sequence[Tokens]) -> float:
 
 
 def self_bleu(texts: Sequence[Tokens]) -> list[float]:
-    """Return BLEU of every text against all others: near 1 where a model says the same whatever it is asked."""
+    """Return BLEU of every text against all others: near 1 where a model says the same whatever it is asked.
+
+    nan for a text that has no other.
+    """
+    if len(texts) < 2:
+        return [math.nan] * len(texts)
     return [bleu(text, [other for j, other in enumerate(texts) if j != i]) for i, text in enumerate(texts)]
 
 

@@ -15,7 +15,7 @@ def qualities(lines: Mapping[int, Mapping[int | None, dict[str, Any]]]) -> dict[
 
     Length in tokens, the share that was cut at the limit, repetition of n-grams, distinct n-grams of each text (two
     texts together share words, so a decoder with more seeds would look less diverse), and how much a text is like
-    those of the other prompts (self-BLEU, first seed).
+    those of the other prompts (self-BLEU, first seed; nan without another prompt).
     """
     rows = [list(found.values()) for found in lines.values()]
     tokens = [[line["tokens"] for line in found] for found in rows]

@@ -253,9 +253,9 @@ def _metric(
     bottom: float = 0.0,
     bernoulli: bool = False,
 ) -> Metric:
-    """The mean over prompts; ``n`` is the number of continuations or pairs behind it."""
-    index = index_matrix(model, "prompts", len(values))
-    estimate = mean_interval(values, np.ones(len(values)), index, (bottom, top), bernoulli)
+    """The mean over the prompts whose value is known; ``n`` is the number of continuations or pairs behind it."""
+    index, known = index_matrix(model, "prompts", len(values)), np.isfinite(values)
+    estimate = mean_interval(np.where(known, values, 0.0), known.astype(float), index, (bottom, top), bernoulli)
     return Metric.of(name, dataclasses.replace(estimate, n=n), unit, better)
 
 
