@@ -291,6 +291,14 @@ def test_programs_are_scored_by_their_tests_in_the_sandbox(tmp_path, monkeypatch
     assert found["greedy"]["own"].score.tolist() == [[1.0], [0.0]]
 
 
+def test_a_program_that_was_not_run_is_no_wrong_program(tmp_path, monkeypatch):
+    name = local(tmp_path, PROBLEMS, metric="bypass", more="unsafe_code: true")
+    monkeypatch.setattr(sandbox, "require", lambda: None)
+    monkeypatch.setattr(sandbox, "run", lambda program: sandbox.REFUSED)
+    with pytest.raises(OSError, match="sandbox could not be made any more"):
+        answers(asked(names=[name], items=2, run_code=True), decoders={"greedy": DECODERS["greedy"]})
+
+
 def test_mbpp_is_asked_as_it_is_published_and_never_scored_by_lm_eval():
     import datasets
 

@@ -34,6 +34,7 @@ def refuses(action, error="OSError"):
         ("def f(:", sandbox.FAILED),
         ("", sandbox.PASSED),
         ("x = '\udcff'", sandbox.PASSED),
+        *((f"raise SystemExit({code})", sandbox.FAILED) for code in (1, 124, 125)),
     ],
 )
 def test_what_became_of_it(program, expected):
@@ -72,6 +73,26 @@ def test_a_fork_bomb_leaves_nothing_behind():
             return
         time.sleep(0.1)
     pytest.fail(table)
+
+
+def test_it_cannot_speak_for_its_sandbox():
+    """The pipe that says what became of the sandbox is closed: nothing above the three streams is open."""
+    assert passes(
+        "import os\n"
+        "for place in range(3, 256):\n"
+        "    try:\n        os.write(place, b'n')\n"
+        "    except OSError:\n        continue\n"
+        "    raise SystemExit(1)"
+    )
+
+
+@pytest.mark.parametrize("place", ["if os.geteuid() == 0:", "os.chdir(ROOT)", "os.execve(PYTHON,"])
+def test_a_sandbox_that_breaks_while_it_is_made_is_refused(monkeypatch, tmp_path, place):
+    child, source = tmp_path / "child.py", sandbox.CHILD.read_text()
+    assert source.count(place) == 1
+    child.write_text(source.replace(place, f"os.rmdir('/nowhere')\n    {place}"))
+    monkeypatch.setattr(sandbox, "CHILD", child)
+    assert sandbox.run("pass", SHORT) == sandbox.REFUSED
 
 
 def test_there_is_no_network():
@@ -116,7 +137,7 @@ def test_it_gains_nothing_by_namespaces_of_its_own():
 
 def test_where_no_namespace_can_be_made_it_is_refused(monkeypatch, tmp_path):
     child = tmp_path / "child.py"
-    child.write_text(f"raise SystemExit({sandbox.NOT_MADE})")
+    child.write_text("raise SystemExit(1)")
     monkeypatch.setattr(sandbox, "CHILD", child)
     sandbox.why_not.cache_clear()
     try:

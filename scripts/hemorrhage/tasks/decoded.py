@@ -224,9 +224,20 @@ def _scored(task: Any, speaker: Any) -> list[float]:
         request.resps, request.filtered_resps = [text], {}
     if code.is_code(task):
         programs = [code.program(request.doc, request.resps[0]) for request in requests]
-        return [float(sandbox.run(program) == sandbox.PASSED) for program in programs]
+        return [float(_passes(program)) for program in programs]
     task.apply_filters()
     return [_score(task, request) for request in requests]
+
+
+def _passes(program: str) -> bool:
+    """Whether a program passes its tests. Raises OSError if it was not run, which says nothing about the program."""
+    found = sandbox.run(program)
+    if found == sandbox.REFUSED:
+        raise OSError(
+            "decoding.tasks.run_code: a program could not be run, since its sandbox could not be made any more "
+            "(too many processes or namespaces, or no memory); run the study again."
+        )
+    return found == sandbox.PASSED
 
 
 def _score(task: Any, request: Any) -> float:

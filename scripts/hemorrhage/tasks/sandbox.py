@@ -19,7 +19,7 @@ from pathlib import Path
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
 PASSED, FAILED, TIMED_OUT, REFUSED = "passed", "failed", "timed out", "refused"
-NOT_MADE = 125  # exit code of the child where the sandbox cannot be made
+MADE, NOT_MADE, TIME_UP = b"m", b"n", b"t"  # what the child says in the pipe
 # The last statement of every program: one that leaves early with exit code 0 has not passed its tests.
 REACHED, ENDING = 93, "\n__import__('os')._exit(93)\n"
 PROOF = """
@@ -68,9 +68,13 @@ class Limits:
 
 
 def run(program: str, limits: Limits | None = None) -> str:
-    """Run a program and return what became of it: passed (its end was reached), failed, timed out, refused."""
+    """Run a program and return what became of it: passed (its end was reached), failed, timed out, refused.
+
+    Refused is a program that was not run, since no sandbox could be made for it.
+    """
     limits = limits or Limits()
-    numbers = [str(number) for number in (limits.seconds, limits.memory_mb, limits.file_mb, limits.files)]
+    reading, writing = os.pipe()
+    numbers = [str(number) for number in (limits.seconds, limits.memory_mb, limits.file_mb, limits.files, writing)]
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", str(CHILD), *numbers],
         stdin=subprocess.PIPE,
@@ -78,16 +82,27 @@ def run(program: str, limits: Limits | None = None) -> str:
         stderr=subprocess.DEVNULL,
         env={},
         cwd="/",
-        close_fds=True,
+        pass_fds=[writing],
         start_new_session=True,
     )
-    try:
-        child.communicate((program + ENDING).encode("utf8", "replace"), timeout=limits.seconds + 5)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        try:
+            child.communicate((program + ENDING).encode("utf8", "replace"), timeout=limits.seconds + 5)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            return _became(pipe.read() + TIME_UP, child.returncode)
+        return _became(pipe.read(), child.returncode)
+
+
+def _became(said: bytes, code: int) -> str:
+    """What became of a program, from what its sandbox said in the pipe and the exit code, which may be anything."""
+    if not said.startswith(MADE) or NOT_MADE in said:
+        return REFUSED
+    if TIME_UP in said:
         return TIMED_OUT
-    return {REACHED: PASSED, 124: TIMED_OUT, NOT_MADE: REFUSED}.get(child.returncode, FAILED)
+    return PASSED if code == REACHED else FAILED
 
 
 @functools.cache

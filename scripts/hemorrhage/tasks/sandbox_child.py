@@ -2,7 +2,9 @@
 
 It makes the namespaces, becomes the parent of their first process, and that one builds an empty file system, moves into
 it, gives up what it may do, and becomes the interpreter of the program. Ending the first process ends all others.
-Exit codes: the program's, 124 after the time, 125 if the sandbox cannot be made. Only the standard library is used.
+The exit code is the program's. What it cannot say without being taken for the program's goes into a pipe that the
+program does not have: that the sandbox is made, that it could not be, that the time was up. Only the standard library
+is used.
 """
 
 import ctypes
@@ -19,7 +21,7 @@ KEPT = {1: 1, 2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: 1 << 21}  # mount 
 DETACH, DIE_WITH_PARENT, DUMPABLE, NO_NEW_PRIVILEGES = 2, 1, 4, 38
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}  # system call
 NOBODY, INSIDE = 65534, 1000
-TIMED_OUT, NOT_MADE = 124, 125
+MADE, NOT_MADE, TIMED_OUT = b"m", b"n", b"t"  # what the pipe says
 PYTHON = os.path.realpath(sys.executable)
 PATHS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", sys.base_prefix)
 ROOT = "/tmp"  # covered by the new file system, inside the mount namespace only
@@ -29,7 +31,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> int:
     """Run the program on the input and return the exit code."""
-    seconds, limits = float(sys.argv[1]), list(map(int, sys.argv[2:5]))
+    seconds, limits, pipe = float(sys.argv[1]), list(map(int, sys.argv[2:5])), int(sys.argv[5])
     program = sys.stdin.buffer.read()
     if os.geteuid() == 0:
         # Root builds as root, since nobody may not reach the interpreter, and becomes nobody: for root's processes the
@@ -47,15 +49,14 @@ def main() -> int:
     child = os.fork()  # the first process of the namespace; this one stays outside and watches the clock
     if child == 0:
         try:
-            _become(program, int(seconds) + 1, *limits)
-        except (OSError, KeyError) as error:
-            print(error, file=sys.stderr, flush=True)
+            _become(program, pipe, int(seconds) + 1, *limits)
         finally:
-            os._exit(NOT_MADE)
-    return _wait(child, seconds)
+            os.write(pipe, NOT_MADE)
+            os._exit(1)
+    return _wait(child, seconds, pipe)
 
 
-def _wait(child: int, seconds: float) -> int:
+def _wait(child: int, seconds: float, pipe: int) -> int:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -64,7 +65,8 @@ def _wait(child: int, seconds: float) -> int:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return TIMED_OUT
+    os.write(pipe, TIMED_OUT)
+    return 1
 
 
 def _unshare() -> None:
@@ -104,7 +106,7 @@ def _protect(place: str) -> None:
             _mount("none", mount, None, flags | BIND | REMOUNT | READ_ONLY)
 
 
-def _become(program: bytes, seconds: int, memory: int, size: int, files: int) -> None:
+def _become(program: bytes, pipe: int, seconds: int, memory: int, size: int, files: int) -> None:
     """Move into the new file system, set the limits and become the program."""
     _call(libc.prctl, DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     for stream in range(3):
@@ -128,7 +130,10 @@ def _become(program: bytes, seconds: int, memory: int, size: int, files: int) ->
     ):
         resource.setrlimit(kind, (limit, limit))
     _call(libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    os.closerange(3, 4096)
+    os.closerange(3, pipe)
+    os.closerange(pipe + 1, 4096)
+    os.set_inheritable(pipe, False)  # it closes as the interpreter starts
+    os.write(pipe, MADE)
     os.execve(PYTHON, ["python", "-I", "-S", "-B", "program.py"], {})
 
 
@@ -147,5 +152,5 @@ if __name__ == "__main__":
         code = main()
     except (OSError, KeyError) as error:
         print(error, file=sys.stderr)
-        code = NOT_MADE
+        code = 1
     sys.exit(code)
