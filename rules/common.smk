@@ -123,10 +123,20 @@ def get_variant(wildcards):
 
 
 def get_memory_mb(wildcards, input):
-    """Three times the dense checkpoint and 1.5 GB; the promise of the README."""
-    base = Path(MODEL.format(model=wildcards.model)) / "base"
+    """Three times the dense checkpoint and 1.5 GB: two models, or one and what is solved for it, and as much again."""
+    return get_checkpoints_mb(wildcards.model, 3)
+
+
+def get_forced_memory_mb(wildcards, input):
+    """Room for reference, variant, every other variant that decoders name, and one checkpoint more."""
+    return get_checkpoints_mb(wildcards.model, 3 + len(input.others))
+
+
+def get_checkpoints_mb(model, count):
+    """So many dense checkpoints and 1.5 GB; a guess before the base of the model is there."""
+    base = Path(MODEL.format(model=model)) / "base"
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    return 1500 + 3 * size // 10**6 if size else 4000
+    return 1500 + count * size // 10**6 if size else 4000
 
 
 def every(pattern, variants):

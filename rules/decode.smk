@@ -78,7 +78,7 @@ rule measure_forced:
         "../envs/hemorrhage.yaml"
     threads: 1
     resources:
-        mem_mb=get_memory_mb,
+        mem_mb=get_forced_memory_mb,
         gpu=GPU,
     params:
         decoders={decoder: STUDY.decoding.settings_of(decoder) for decoder in DECODERS},
