@@ -63,9 +63,13 @@ def scores(logits: torch.Tensor, rows: Rows, settings: Settings) -> torch.Tensor
 
 
 def candidates(blocks: int, half: str) -> list[int]:
-    """Return after how many blocks the candidates are read: the even ones of a half, without the last block."""
+    """Return after how many blocks the candidates are read: the even ones of a half, without the last block.
+
+    The halves share none: an even middle is in the high one, [0, 16) and [16, 32) of 32 blocks as in the paper. Place
+    0, the embeddings, is left out, as in transformers for a tied output embedding, which reads the token back from it.
+    """
     middle = blocks // 2
-    span = range(2, middle + 1, 2) if half == "low" else range(middle + middle % 2, blocks, 2)
+    span = range(2, middle, 2) if half == "low" else range(middle + middle % 2, blocks, 2)
     return list(span) or [max(1, min(middle, blocks - 1))]
 
 
