@@ -181,6 +181,7 @@ def test_records_hold_forced_choices_and_their_amplification(written):
     )
     assert found["amplification"].value == found["amplification_common"].value == pytest.approx(expected, rel=1e-6)
     assert found["reference_nll"].value > 3
+    assert found["reference_nll"].n == 3 and found["amplification"].n == 3 * LIMIT
     beam = {entry.metric for entry in records.read(folder / "broken" / "text" / "beam.json").measurement.metrics}
     assert "amplification_common" in beam and "amplification" not in beam
     assert not any("forced." in name for name in beam)
@@ -212,6 +213,13 @@ def test_amplification_is_a_ratio_of_means():
     arrays = {"count.a": np.array([4.0, 4, 4]), "weight_effect.agreement.a": np.array([4.0, 3, 2])}
     index = np.zeros((10, 3), dtype=int)
     assert teacher_forced.amplification(arrays, "a", np.array([1.0, 0.5, 0.25]), index).value == pytest.approx(5 / 3)
+    assert teacher_forced.amplification(arrays, "a", np.array([1.0, 0.5, 0.25]), index).n == 12
     assert teacher_forced.amplification(arrays, "b", np.ones(3), index) is None
     arrays["weight_effect.agreement.a"] = arrays["count.a"]
     assert teacher_forced.amplification(arrays, "a", np.ones(3), index) is None
+
+
+def test_how_the_reference_finds_texts_is_the_mean_over_the_texts_that_hold_something():
+    values = np.array([[1.0, 3.0], [np.nan, 5.0], [np.nan, np.nan]])
+    found = teacher_forced._reference_nll(values, np.zeros((10, 3), dtype=int))
+    assert (found.value, found.n, found.blocks) == (3.5, 3, 2)

@@ -8,6 +8,7 @@ decoder absorbs damage. Only numpy is used.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from os import PathLike
 
@@ -31,8 +32,7 @@ def metrics(path: str | PathLike, decoder: str, agreement: np.ndarray, model: st
     with np.load(path, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
     index = index_matrix(model, "prompts", len(agreement))
-    nll = np.nanmean(np.where(np.isfinite(arrays[f"nll.{decoder}"]), arrays[f"nll.{decoder}"], np.nan), axis=1)
-    found = [Metric.of("reference_nll", _mean(nll, np.isfinite(nll), index), "nats", None)]
+    found = [Metric.of("reference_nll", _reference_nll(arrays[f"nll.{decoder}"], index), "nats", None)]
     if f"count.{decoder}" in arrays:
         found += _weight_effect(arrays, decoder, index)
         found += _decoder_effect(arrays, decoder, index) if decoder != GREEDY else []
@@ -46,20 +46,18 @@ def metrics(path: str | PathLike, decoder: str, agreement: np.ndarray, model: st
 def amplification(
     arrays: dict[str, np.ndarray], slug: str, agreement: np.ndarray, index: np.ndarray
 ) -> Estimate | None:
-    """Return the ratio with its interval; None without forced choices or without a difference among them."""
+    """Return the ratio with its interval; None without forced choices or without a difference among them.
+
+    ``n`` is the number of forced choices behind the denominator.
+    """
     if f"count.{slug}" not in arrays:
         return None
     differing = 1 - arrays[f"weight_effect.agreement.{slug}"] / arrays[f"count.{slug}"]
     if not differing.sum() > 0:
         return None
-    top = (0.0, math.inf)
-    return _ratio(1 - agreement, differing, index, top)
-
-
-def _ratio(above: np.ndarray, below: np.ndarray, index: np.ndarray, bounds: tuple[float, float]) -> Estimate:
-    """Σ above / Σ below over prompts, those without anything below included."""
-    smallest = 1e-9  # a count of 0 would leave the prompt out
-    return mean_interval(above, np.maximum(below, smallest), index, bounds=bounds)
+    smallest = 1e-9  # a prompt without a difference has nothing below, and a count of 0 would leave it out
+    ratio = mean_interval(1 - agreement, np.maximum(differing, smallest), index, (0.0, math.inf))
+    return dataclasses.replace(ratio, n=int(arrays[f"count.{slug}"].sum()))
 
 
 def _weight_effect(arrays: dict[str, np.ndarray], slug: str, index: np.ndarray) -> list[Metric]:
@@ -95,5 +93,10 @@ def _decoder_effect(arrays: dict[str, np.ndarray], slug: str, index: np.ndarray)
     ]
 
 
-def _mean(values: np.ndarray, known: np.ndarray, index: np.ndarray) -> Estimate:
-    return mean_interval(np.where(known, values, 0.0), known.astype(float), index, (0.0, math.inf))
+def _reference_nll(values: np.ndarray, index: np.ndarray) -> Estimate:
+    """The mean over prompts of the mean over seeds, [prompts, seeds], empty texts left out; ``n`` counts the texts."""
+    texts = np.isfinite(values)
+    counts = texts.sum(axis=1)
+    means = np.where(texts, values, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    mean = mean_interval(means, (counts > 0).astype(float), index, (0.0, math.inf))
+    return dataclasses.replace(mean, n=int(counts.sum()))

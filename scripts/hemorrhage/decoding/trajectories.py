@@ -36,7 +36,7 @@ from hemorrhage.decoding.text_qualities import qualities
 from hemorrhage.planning import variants
 from hemorrhage.records import Metric
 
-VERSION = 6
+VERSION = 7
 PREFIXES = (8, 32)  # tokens; the whole curve is in the arrays
 SHARES = ("identical_share", "prefix_agreement_", "unfinished_share")  # of pairs or texts with a property, yes or no
 Lines = dict[int, dict[int | None, dict[str, Any]]]
