@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from statistics import mean
 
 import numpy as np
 
 from hemorrhage.analysis import published, thresholds
+from hemorrhage.decoding import published_decoding
 
 HOLDS, PARTLY, FAILS, OPEN = "holds", "partly", "fails", "not testable here"
 CLOSED = ("mbpp", "gsm8k")
@@ -148,26 +148,18 @@ def a7() -> Outcome:
 
 def a8() -> Outcome:
     """Greedy on closed tasks, and the spread over decoders by task."""
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    for row in published.rows("paper_decoding"):
-        scores.setdefault(row["dataset"], {}).setdefault(row["model"], {})[row["decoder"]] = float(row["score"])
-    worst = {task: min(averages := _averages(scores[task]), key=lambda name: averages[name]) for task in CLOSED}
-    spreads = {
-        task: mean(
-            (max(values.values()) - min(values.values())) / max(values.values()) for values in scores[task].values()
-        )
-        for task in (*CLOSED, "wikinews")
-    }
-    lowest = {
-        task: sum(min(values.values()) == values["greedy"] for values in scores[task].values()) for task in CLOSED
-    }
+    table = published_decoding.read(published.FOLDER / "paper_decoding.tsv")
+    means = table.groupby(["dataset", "decoder"]).score.mean()
+    worst = {task: str(means[task].idxmin()) for task in CLOSED}
+    spreads = [published_decoding.relative_range(table).mean()[task] for task in (*CLOSED, "wikinews")]
     text = ", ".join(
-        f"{task}: lowest mean {worst[task].replace('_', ' ')}, greedy lowest in {lowest[task]} of "
-        f"{len(scores[task])} models"
+        f"{task}: lowest mean {worst[task].replace('_', ' ')}, greedy lowest in "
+        f"{published_decoding.greedy_is_lowest(table, task)} of {table.model.nunique()} models"
         for task in CLOSED
     )
-    text += "; spread " + ", ".join(f"{task} {100 * value:.0f} %" for task, value in spreads.items()) + "."
-    ordered = list(spreads.values()) == sorted(spreads.values(), reverse=True)
+    named = zip((*CLOSED, "wikinews"), spreads, strict=True)
+    text += "; mean range, % of the worst: " + ", ".join(f"{task} {100 * value:.0f} %" for task, value in named) + "."
+    ordered = spreads == sorted(spreads, reverse=True)
     greedy = all(name == "greedy" for name in worst.values())
     return (HOLDS if greedy and ordered else PARTLY if greedy or ordered else FAILS), text
 
@@ -233,8 +225,3 @@ def _worst_of_figure_6() -> tuple[float, str, str]:
         for row in rows
         if row["bits"] == "4" and row["model"] in dense
     )
-
-
-def _averages(by_model: dict[str, dict[str, float]]) -> dict[str, float]:
-    decoders = next(iter(by_model.values()))
-    return {name: mean(values[name] for values in by_model.values()) for name in decoders}
