@@ -51,7 +51,9 @@ def test_outlier_ratios_are_counted_on_the_dense_model(architecture):
         assert found[index] == pytest.approx(float((block > 3 * block.mean()).float().mean()), abs=2e-4)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "ria", "admm", "dsnot", "gradient_aware", "taylor"])
+@pytest.mark.parametrize(
+    "method", ["magnitude", "wanda", "sparsegpt", "ria", "admm", "dsnot", "gradient_aware", "taylor"]
+)
 def test_blocks_with_more_outliers_keep_more(method):
     model, plugin, data = tiny.build(), plugins.get("modifications", method), TinyData()
     ratios = allocation.outlier_ratios(model, data.tokens("default"), 2.0)

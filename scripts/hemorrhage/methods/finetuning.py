@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ def lora(model: PreTrainedModel, course: Course, rank: int, alpha: int) -> tuple
     return sum(parameter.numel() for parameter in parameters), losses
 
 
-def _merged(layer: nn.Module, target: Target, zero: Tensor | None, x: Tensor) -> Tensor:
+def _merged(layer: Any, target: Target, zero: Tensor | None, x: Tensor) -> Tensor:
     """The output of a layer with its update merged, hooks included; ``zero`` [out, in] is where it stays 0."""
     update = layer.get_delta_weight("default")  # as the parameter is stored
     if zero is not None:
