@@ -42,6 +42,7 @@ rule prepare_tokens:
         "results/logs/prepare_tokens/{model}.{set}.log",
     benchmark:
         "results/benchmarks/prepare_tokens/{model}.{set}.jsonl"
+    priority: 20
     retries: 1
     conda:
         "../envs/hemorrhage.yaml"

@@ -19,6 +19,7 @@ rule measure_reference:
         "results/logs/measure_reference/{model}.{set}.log",
     benchmark:
         "results/benchmarks/measure_reference/{model}.{set}.jsonl"
+    priority: 20
     conda:
         "../envs/hemorrhage.yaml"
     threads: 1

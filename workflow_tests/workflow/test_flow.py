@@ -44,6 +44,18 @@ def test_every_variant_is_measured_and_damaged(finished):
     assert kl["rtn_bits~3"] > kl["rtn_bits~8"]
 
 
+def test_variants_are_measured_as_they_are_made(finished):
+    """Else the cache of checkpoints fills with variants that wait, and those that it drops are made twice."""
+    folders = list((finished.folder / "results/models/tiny/variants").iterdir())
+    made, measured = (
+        sorted((folder / name).stat().st_mtime_ns for folder in folders)
+        for name in ("modification.json", "fidelity.json")
+    )
+    waiting = [sum(other <= time for other in made) - sum(other <= time for other in measured) for time in made]
+    assert len(waiting) == 9
+    assert max(waiting) <= 4  # two jobs at once, and one of each just ended
+
+
 def test_text_of_identity_does_not_depart_from_the_reference(finished):
     text = metrics_of(finished).query("variant == 'identity' and metric == 'weight_effect.identical_share'")
     assert len(text) == 2 and (text["value"] == 1).all()
