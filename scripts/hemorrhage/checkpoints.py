@@ -9,10 +9,12 @@ weights after a method was edited.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from hemorrhage.modification_data import ModificationData
 LOG = logging.getLogger(__name__)
 RECORD = "hemorrhage.json"
 BYTES_PER_GB = 10**9
+LEFTOVER_SECONDS = 24 * 60 * 60
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -63,12 +66,15 @@ def open_variant(modification: str | os.PathLike, data: ModificationData) -> tup
     record = files.read_json(modification)
     folder = _folder(record["key"])
     with files.locked(_lock(record["key"])):
-        if not (folder / RECORD).is_file():
+        rebuilt = not (folder / RECORD).is_file()
+        if rebuilt:
             LOG.info("The checkpoint of %s is no longer cached; its recipe is followed again.", modification)
             model, fresh = follow(record["recipe"], data)
             save(model, folder, {**fresh, "key": record["key"]})
         model = load(folder, data.dtype, data.device)
         os.utime(folder)
+    if rebuilt:
+        evict(keep=record["key"])
     found = fingerprint(model)
     if found != record["fingerprint"]:
         files.remove(folder)
@@ -161,8 +167,12 @@ def load(folder: str | os.PathLike, dtype: str, device: str) -> PreTrainedModel:
 
 
 def evict(keep: str) -> None:
-    """Drop the entries used longest ago until the cache is within its limit; entries in use and ``keep`` stay."""
+    """Drop the entries used longest ago until the cache is within its limit; entries in use and ``keep`` stay.
+
+    What jobs that were killed left half saved goes too, a day later.
+    """
     limit = float(os.environ.get("HEMORRHAGE_CACHE_GB", "20")) * BYTES_PER_GB
+    _remove_leftovers()
     entries = sorted((path for path in _root().iterdir() if (path / RECORD).is_file()), key=lambda p: p.stat().st_mtime)
     sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
     for path in entries:
@@ -174,6 +184,14 @@ def evict(keep: str) -> None:
             if free:
                 files.remove(path)
                 sizes.pop(path)
+
+
+def _remove_leftovers() -> None:
+    """Remove what ``save`` began a day ago: no job writes for so long without adding a file."""
+    for part in _root().glob(f"{files.PARTIAL}*"):
+        with contextlib.suppress(FileNotFoundError):  # another job saves or removes it at this moment
+            if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
+                files.remove(part)
 
 
 def _root() -> Path:

@@ -1,5 +1,8 @@
 """A variant is its recipe: built once, loaded from the cache, built again when evicted, never stale."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +96,27 @@ def test_cache_keeps_to_its_limit(data, source, tmp_path, monkeypatch):
     _, second = built(data, source, tmp_path, recipe_of({"magnitude": {"sparsity": 0.25}}))
     kept = [path.name for path in (tmp_path / "cache" / "checkpoints").iterdir() if path.is_dir()]
     assert kept == [second["key"]] != [first["key"]]
+
+
+def test_cache_keeps_to_its_limit_when_an_evicted_variant_is_built_again(data, source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEMORRHAGE_CACHE_GB", "0.0000001")
+    _, first = built(data, source, tmp_path)
+    files.write_json(tmp_path / "first.json", first)
+    built(data, source, tmp_path, recipe_of({"magnitude": {"sparsity": 0.25}}))
+    checkpoints.open_variant(tmp_path / "first.json", data)
+    kept = [path.name for path in (tmp_path / "cache" / "checkpoints").iterdir() if path.is_dir()]
+    assert kept == [first["key"]]
+
+
+def test_what_a_killed_job_left_half_saved_goes_after_a_day(data, source, tmp_path):
+    old, young = (tmp_path / "cache" / "checkpoints" / f".part-{name}-entry" for name in ("old", "young"))
+    for part in (old, young):
+        part.mkdir(parents=True)
+        (part / "model.safetensors").write_bytes(b"half")
+    os.utime(old, (0, time.time() - 25 * 60 * 60))
+    built(data, source, tmp_path)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_layer_maps_of_chained_steps_compose(data, source, tmp_path):
