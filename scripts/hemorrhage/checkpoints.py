@@ -169,21 +169,33 @@ def load(folder: str | os.PathLike, dtype: str, device: str) -> PreTrainedModel:
 def evict(keep: str) -> None:
     """Drop the entries used longest ago until the cache is within its limit; entries in use and ``keep`` stay.
 
-    What jobs that were killed left half saved goes too, a day later.
+    What jobs that were killed left half saved goes too, a day later. One job at a time: a second one would take the
+    entry that the first is removing for one in use, and drop the next instead.
     """
     limit = float(os.environ.get("HEMORRHAGE_CACHE_GB", "20")) * BYTES_PER_GB
-    _remove_leftovers()
-    entries = sorted((path for path in _root().iterdir() if (path / RECORD).is_file()), key=lambda p: p.stat().st_mtime)
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
-    for path in entries:
-        if sum(sizes.values()) <= limit:
-            return
-        if path.name == keep:
+    with files.locked(_root() / "evict.lock"):
+        _remove_leftovers()
+        sizes = _sizes()
+        for path in list(sizes):
+            if sum(sizes.values()) <= limit:
+                return
+            if path.name == keep:
+                continue
+            with files.locked(_lock(path.name), wait=False) as free:
+                if free:
+                    files.remove(path)
+                    sizes.pop(path)
+
+
+def _sizes() -> dict[Path, int]:
+    """Bytes of every entry, the one used longest ago first."""
+    found = []
+    for path in _root().iterdir():
+        if path.name.startswith(files.PARTIAL) or not (path / RECORD).is_file():
             continue
-        with files.locked(_lock(path.name), wait=False) as free:
-            if free:
-                files.remove(path)
-                sizes.pop(path)
+        with contextlib.suppress(FileNotFoundError):  # another job removes it, or saves it again, at this moment
+            found.append((path.stat().st_mtime, path, sum(file.stat().st_size for file in path.iterdir())))
+    return {path: size for _, path, size in sorted(found)}
 
 
 def _remove_leftovers() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_cache_keeps_to_its_limit_when_an_evicted_variant_is_built_again(data, s
     checkpoints.open_variant(tmp_path / "first.json", data)
     kept = [path.name for path in (tmp_path / "cache" / "checkpoints").iterdir() if path.is_dir()]
     assert kept == [first["key"]]
+
+
+def test_entry_that_another_job_removes_meanwhile_does_not_fail_a_build(data, source, tmp_path, monkeypatch):
+    _, first = built(data, source, tmp_path)
+    gone, listed = tmp_path / "cache" / "checkpoints" / first["key"], Path.iterdir
+
+    def listed_and_removed(folder):
+        found = list(listed(folder))
+        if folder == gone:
+            files.remove(gone)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", listed_and_removed)
+    _, second = built(data, source, tmp_path, recipe_of({"magnitude": {"sparsity": 0.25}}))
+    assert not gone.exists()
+    assert (gone.parent / second["key"]).is_dir()
 
 
 def test_what_a_killed_job_left_half_saved_goes_after_a_day(data, source, tmp_path):
