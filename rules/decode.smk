@@ -47,6 +47,7 @@ rule generate_text:
             "seed": STUDY.config["seed"],
             "chunk": STUDY.config["chunk"],
         },
+        trust=lambda wildcards: STUDY.trusted(wildcards.model),
         software=TORCH,
     script:
         "../scripts/generate_text.py"
@@ -89,6 +90,7 @@ rule measure_forced:
             "seed": STUDY.config["seed"],
             "chunk": STUDY.config["chunk"],
         },
+        trust=lambda wildcards: STUDY.trusted(wildcards.model),
         software=TORCH,
     script:
         "../scripts/measure_forced.py"
@@ -167,6 +169,7 @@ if TASK_DECODERS:
                 "seed": STUDY.config["seed"],
                 "chunk": STUDY.config["chunk"],
             },
+            trust=lambda wildcards: STUDY.trusted(wildcards.model),
             software=TORCH | software("lm-eval", "datasets", "mwparserfromhell"),
         script:
             "../scripts/measure_decoded_tasks.py"

@@ -41,6 +41,7 @@ for probe in STUDY.config["probes"]:
                 "seed": STUDY.config["seed"],
                 "chunk": STUDY.config["chunk"],
             },
+            trust=lambda wildcards: STUDY.trusted(wildcards.model),
             batch=STUDY.config["batch"],
             software=TORCH | software(*STUDY.probe_packages(probe)),
         script:

@@ -44,6 +44,7 @@ rule measure_speed:
             "seed": STUDY.config["seed"],
             "chunk": STUDY.config["chunk"],
         },
+        trust=lambda wildcards: STUDY.trusted(wildcards.model),
         software=TORCH,
     script:
         "../scripts/measure_speed.py"

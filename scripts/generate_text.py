@@ -26,15 +26,16 @@ def generate(modification, tokens, decoder, asked, length, data, output, others)
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
+        params = snakemake.params
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
         generate(
             snakemake.input.modification,
             snakemake.input.tokens,
-            snakemake.params.decoder,
-            snakemake.params.prompts,
-            snakemake.params.length,
+            params.decoder,
+            params.prompts,
+            params.length,
             data,
             snakemake.output.text,
-            dict(zip(snakemake.params.others, snakemake.input.others, strict=True)),
+            dict(zip(params.others, snakemake.input.others, strict=True)),
         )

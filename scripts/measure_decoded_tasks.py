@@ -20,14 +20,15 @@ def measure(modification, others, decoders, tasks, data, seen, baselines, identi
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
+        params = snakemake.params
         model_dir = snakemake.input.base.rsplit("/base/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
-        names = list(snakemake.params.decoders)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
+        names = list(params.decoders)
         measure(
             snakemake.input.modification,
-            dict(zip(snakemake.params.others, snakemake.input.others, strict=True)),
-            snakemake.params.decoders,
-            snakemake.params.tasks,
+            dict(zip(params.others, snakemake.input.others, strict=True)),
+            params.decoders,
+            params.tasks,
             data,
             snakemake.input.seen,
             dict(zip(names, snakemake.input.baselines, strict=False)),

@@ -17,15 +17,16 @@ def measure(modification, greedy, decoders, texts, seeds, others, data, output):
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
+        params = snakemake.params
         model_dir = snakemake.input.base.rsplit("/base/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
         measure(
             snakemake.input.modification,
             snakemake.input.greedy,
-            snakemake.params.decoders,
-            dict(zip(snakemake.params.decoders, snakemake.input.texts, strict=True)),
-            snakemake.params.seeds,
-            dict(zip(snakemake.params.others, snakemake.input.others, strict=True)),
+            params.decoders,
+            dict(zip(params.decoders, snakemake.input.texts, strict=True)),
+            params.seeds,
+            dict(zip(params.others, snakemake.input.others, strict=True)),
             data,
             snakemake.output.forced,
         )

@@ -44,17 +44,18 @@ def measure(modification, reference, tokens, record, identity, probe, data, batc
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
+        params = snakemake.params
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
         measure(
             snakemake.input.modification,
             snakemake.input.reference.rsplit("/", 1)[0],
             snakemake.input.tokens,
             snakemake.output.record,
             dict(snakemake.wildcards.items()),
-            snakemake.params.probe,
+            params.probe,
             data,
-            snakemake.params.batch,
+            params.batch,
             snakemake.input.baseline,
             snakemake.input.seen,
         )

@@ -10,8 +10,9 @@ from hemorrhage.modification_data import ModificationData
 if __name__ == "__main__":
     with jobs.job(snakemake) as log:
         jobs.use_threads(snakemake)
+        params = snakemake.params
         model_dir = snakemake.input.tokens.rsplit("/tokens/", 1)[0]
-        data = ModificationData(model_dir, device=jobs.device(snakemake), **snakemake.params.given)
+        data = ModificationData(model_dir, device=jobs.device(snakemake), trusted=tuple(params.trust), **params.given)
         model, record = checkpoints.open_variant(snakemake.input.modification, data)
         window = torch.as_tensor(TokenSet.load(snakemake.input.tokens).tokens[0], dtype=torch.long)
         facts = {
@@ -24,4 +25,4 @@ if __name__ == "__main__":
             "threads": snakemake.threads,
             "device": str(model.device.type),
         }
-        speed.write(snakemake.output.record, speed.measure(model, window, **snakemake.params.speed), facts)
+        speed.write(snakemake.output.record, speed.measure(model, window, **params.speed), facts)
