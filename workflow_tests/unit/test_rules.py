@@ -1,4 +1,4 @@
-"""What a rule hands on to its script."""
+"""What a rule hands on to its script, and what the profile of a cluster must say of it."""
 
 import contextlib
 import runpy
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import rule_texts
+import yaml
 
 from hemorrhage import jobs, modification_data
 
@@ -45,3 +46,11 @@ def test_a_rule_that_may_follow_a_recipe_hands_the_trust_of_its_model_on(script)
     assert rules
     for text in rules:
         assert "trust=lambda wildcards: STUDY.trusted(wildcards.model)" in text
+
+
+def test_the_cluster_profile_says_of_every_rule_that_runs_a_model_whether_it_takes_a_gpu():
+    profile = yaml.safe_load((rule_texts.ROOT / "profiles" / "slurm" / "profile.yaml").read_text())
+    asking = sorted(name for name, text in rule_texts.texts().items() if "gpu=GPU" in text)
+    assert sorted(profile["set-resources"]) == asking
+    # One device for all: a variant is made by one rule and, once evicted, made again by the others.
+    assert list(profile["set-resources"].values()) == [{"gpu": 0}] * len(asking)
