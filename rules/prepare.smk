@@ -31,7 +31,7 @@ rule prepare_model:
         "../scripts/prepare_model.py"
 
 
-# Cut text into fixed windows of tokens; the sets share no article.
+# Cut text into fixed windows of tokens; the sets share no article, or no piece of a text that is one.
 rule prepare_tokens:
     input:
         base=f"{MODEL}/base/hemorrhage.json",

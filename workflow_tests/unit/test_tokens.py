@@ -36,6 +36,12 @@ def rows(found):
     return [tuple(row) for row in found.tokens.tolist()]
 
 
+def reached_by(found, articles, tokenizer):
+    """Titles of the articles of which a piece stands in a window."""
+    pieces = [piece for row in found.tokens for piece in tokenizer.decode(row).split("\n\n") if len(piece) > 8]
+    return {article.title for article in articles if any(piece in article.text for piece in pieces)}
+
+
 def build(name, specs, texts, tokenizer, seed=1):
     return tokens.build(name, specs, texts, tokenizer, seed)
 
@@ -67,8 +73,9 @@ def test_sets_of_mixed_joining_share_no_article(texts, tokenizer, order):
     sets = {name: build(name, specs, texts, tokenizer) for name in specs}
     unique = [row for found in sets.values() for row in rows(found)]
     assert len(set(unique)) == len(unique)
-    if order[0] != order[1]:
-        assert not set(sets["evaluation"].articles) & set(sets["fit"].articles)
+    reached = [reached_by(found, texts["news"], tokenizer) for found in sets.values()]
+    assert all(reached)
+    assert not any(one & other for one, other in itertools.combinations(reached, 2))
 
 
 def test_the_same_text_under_two_names_does_not_leak(texts, tokenizer):
@@ -117,11 +124,37 @@ def test_calibration_takes_a_second_window_of_an_article_only_after_a_first_of_e
     assert len(set(rows(found))) == 30
 
 
-def test_contiguous_windows_are_the_joined_text(texts, tokenizer):
-    specs = {"evaluation": spec(4, CONTIGUOUS), "fit": spec(3, CONTIGUOUS)}
-    stream = tokenizer("\n\n".join(article.text for article in texts["news"]), add_special_tokens=False)["input_ids"]
+def joined(articles, tokenizer):
+    """The tokens of articles joined."""
+    return tokenizer("\n\n".join(article.text for article in articles), add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_contiguous_windows_are_the_joined_text_and_go_on_with_the_next_article(texts, tokenizer, fast, monkeypatch):
+    if not fast:  # a tokenizer that cannot say where its tokens end
+        monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    specs = {"evaluation": spec(12, CONTIGUOUS), "fit": spec(3, CONTIGUOUS)}
     evaluation, fit = (build(name, specs, texts, tokenizer) for name in specs)
+    assert evaluation.tokens.ravel().tolist() == joined(texts["news"], tokenizer)[: 12 * WINDOW]
+    reached = len(reached_by(evaluation, texts["news"], tokenizer))
+    assert 1 < reached < 12
+    assert fit.tokens.ravel().tolist() == joined(texts["news"][reached:], tokenizer)[: 3 * WINDOW]
+    assert fit.articles[0] == f"article {reached}"
+
+
+def test_contiguous_sets_of_a_text_that_is_one_article_are_pieces_that_do_not_overlap(texts, tokenizer):
+    specs = {"evaluation": spec(4, CONTIGUOUS, "one"), "fit": spec(3, CONTIGUOUS, "one")}
+    evaluation, fit = (build(name, specs, texts, tokenizer) for name in specs)
+    stream = joined(texts["one"], tokenizer)
     assert np.concatenate([evaluation.tokens.ravel(), fit.tokens.ravel()]).tolist() == stream[: 7 * WINDOW]
+
+
+@pytest.mark.parametrize("name", ["fit", "calibration.a"])
+def test_nothing_is_left_where_contiguous_windows_reach_into_the_last_article(texts, tokenizer, name):
+    windows = len(joined(texts["news"], tokenizer)) // WINDOW
+    specs = {"evaluation": spec(windows - 2, CONTIGUOUS), name: spec(1, CONTIGUOUS)}
+    with pytest.raises(ValueError, match=f"tokens.{name}: 1 .*pieces .* has 0 left"):
+        build(name, specs, texts, tokenizer)
 
 
 def test_all_windows_of_one_file_can_be_taken(texts, tokenizer):

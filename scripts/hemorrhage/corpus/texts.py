@@ -1,6 +1,7 @@
 """Texts as articles: what the token windows are cut from, and what they are kept apart by.
 
-An article is the unit that never stands in two token sets: a Wikipedia article, a play, a line of a .jsonl file.
+An article is the unit that never stands in two token sets: a Wikipedia article, a play, a line of a .jsonl file. A
+plain file is one article, of which two sets can only take different pieces.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Three kinds, told apart by name: ``evaluation``, ``fit`` and ``calibration.<name>``. Articles are taken in an order
 that the seed decides, by the sets in the order in which they are given, and an article that ``evaluation`` or ``fit``
-touched is in no later set, under whatever name of a text it comes. Calibration sets may overlap each other. So a set
+touched is in no later set, under whatever name of a text it comes. Only a text that is one article, as a plain file is,
+can give several sets, of contiguous pieces that do not overlap. Calibration sets may overlap each other. So a set
 depends on the sets before it that are no calibration sets, and on nothing else: adding a calibration set changes none
 that exists.
 """
@@ -97,7 +98,8 @@ def build(
     """Return one token set.
 
     Windows of ``evaluation`` and ``fit`` are, with joining ``article``, the first tokens of one article each, and
-    with joining ``contiguous`` consecutive pieces of all articles joined. Windows of a calibration set are drawn by
+    with joining ``contiguous`` consecutive pieces of all articles joined, from the first article on that no set before
+    touched. Windows of a calibration set are drawn by
     the seed: with ``article`` round after round one from every article that is left, with ``contiguous`` anywhere in
     what is left.
 
@@ -217,7 +219,15 @@ class _Picker:
         # What other texts' windows touch is out; this text's own is passed by the cursor.
         articles = self._left(text, [key for key in self.touched if key != text])
         encoded = encode(articles, self.tokenizer)
-        return articles, encoded, range(self.cursor.get(text, 0), len(encoded.ids) - protocol.window + 1, step)
+        return articles, encoded, range(self._start(text, encoded), len(encoded.ids) - protocol.window + 1, step)
+
+    def _start(self, text: str, encoded: Encoded) -> int:
+        """The token at which contiguous windows go on."""
+        cursor = self.cursor.get(text, 0)
+        # An article in which windows end is theirs to its end, unless the text has no other.
+        if not cursor or len(self.articles_by_text[text]) == 1:
+            return cursor
+        return encoded.next_article(cursor, self.tokenizer)
 
     def _contiguous(self, name: str, spec: Mapping[str, Any], protocol: Protocol, wanted: int | None) -> list[Window]:
         text = spec["text"]

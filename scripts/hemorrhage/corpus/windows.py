@@ -78,6 +78,15 @@ class Encoded:
         end = self._end(token - 1, tokenizer)
         return sum(first < end for first, _ in self.titles)
 
+    def next_article(self, token: int, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return the first token of the first article that the first ``token`` tokens do not touch.
+
+        The number of tokens if they touch every article.
+        """
+        end = self._end(token - 1, tokenizer)
+        first = next((first for first, _ in self.titles if first >= end), len(self.text))
+        return bisect_right(range(len(self.ids)), first, key=lambda place: self._end(place, tokenizer))
+
     def _end(self, token: int, tokenizer: PreTrainedTokenizerBase) -> int:
         """The character at which a token ends; 0 for the token before the first."""
         if token < 0:
