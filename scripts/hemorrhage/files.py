@@ -31,24 +31,33 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers such as numpy and pandas choose by it.
-    part = target.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}-{target.name}")
+    part = _partial(target)
     try:
         yield part
         if target.is_dir():
-            shutil.rmtree(target)
+            remove(target)
         os.replace(part, target)
     finally:
         remove(part)
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Remove a file or a directory; nothing happens if there is none."""
+    """Remove a file or a directory; nothing happens if there is none.
+
+    A directory leaves its name in one step: a process that is killed meanwhile leaves no half of it there.
+    """
     path = Path(path)
     if path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            path = path.rename(_partial(path))
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """A name beside ``path`` for what is not whole; the suffix stays last, by which numpy and pandas choose."""
+    return path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}-{path.name}")
 
 
 @contextlib.contextmanager

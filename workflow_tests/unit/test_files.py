@@ -27,6 +27,16 @@ def test_directory_replaces_directory(tmp_path):
     assert [path.name for path in target.iterdir()] == ["two"]
 
 
+def test_a_directory_that_was_not_removed_to_its_end_is_gone_from_its_name(tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "weights").write_text("half")
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # as if the process were killed in it
+    files.remove(target)
+    assert not target.exists()
+    assert [path.name.startswith(files.PARTIAL) for path in tmp_path.iterdir()] == [True]
+
+
 def test_json_holds_words_for_numbers_that_are_not_finite(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": float("inf"), "a": [float("nan"), np.float32(1.5), -float("inf")]})
     assert files.read_json(tmp_path / "a.json") == {"a": ["nan", 1.5, "-inf"], "b": "inf"}
