@@ -2,10 +2,16 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from hemorrhage.analysis import mitigations, tables
+from hemorrhage.analysis.curves import Curve
 from hemorrhage.analysis.thresholds import Threshold
+
+KL = {"metric": "kl", "at": 0.1}
+BITS = {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits"}
 
 
 @pytest.fixture
@@ -40,6 +46,49 @@ def test_on_an_integer_axis_the_shift_counts_levels_towards_damage(compared):
     assert by_name["kl_0.1"]["shift"] == 1 and by_name["kl_0.1"]["shift_state"] == "levels"
     # The baseline is exceeded at 8 bits, so it needs 9 or more; the mitigated one lasts to 7.
     assert by_name["kl_0.01"]["shift_state"] == "at least" and by_name["kl_0.01"]["shift_low"] == 2
+
+
+def sweep(name, levels, axis=BITS):
+    slugs = tuple(f"{name}~{level}" for level in levels)
+    return Curve("m", f"{name}~*", "", "f", name, axis, "p", np.array(levels, dtype=float), slugs, False)
+
+
+def measured(damage, half=0.0):
+    """Metric rows of the KL of variants, with intervals of ``half`` to each side."""
+    shared = {"model": "m", "metric": "kl", "probe": "fidelity", "protocol": "p", "blocks": 16}
+    rows = [
+        {**shared, "variant": slug, "value": kl, "se": 0.01, "low": kl - half, "high": kl + half}
+        for slug, kl in damage.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def lasting(name, levels, last):
+    """A sweep over bits whose KL is within the tolerance down to ``last``."""
+    return sweep(name, levels), {f"{name}~{bits}": 0.01 if bits >= last else 1.0 for bits in levels}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "mitigated", "shift", "low", "high", "word"),
+    [
+        (((8, 5, 4, 3), 5), ((8, 6, 4, 3), 6), -1, -1, 0, "no difference"),  # 5 bits were not tried mitigated
+        (((10, 8, 6, 4), 8), ((10, 8, 6, 4), 6), 2, 1, 3, "helps"),
+        (((8, 7, 6, 5), 7), ((8, 7, 6, 5), 6), 1, 1, 1, "helps"),
+        (((8, 6, 4, 2), 6), ((8, 6, 4, 2), 6), 0, -1, 1, "no difference"),
+    ],
+)
+def test_a_shift_in_levels_reaches_over_levels_that_were_not_tested(baseline, mitigated, shift, low, high, word):
+    (against, theirs), (curve, ours) = lasting("plain", *baseline), lasting("mended", *mitigated)
+    found = mitigations._shift(curve, against, measured({**theirs, **ours}), {}, KL)
+    assert (found["shift"], found["shift_low"], found["shift_high"]) == (shift, low, high)
+    assert (found["shift_state"], found["verdict"]) == ("levels", word)
+
+
+def test_a_bound_in_levels_counts_from_the_level_before_the_first_outside():
+    levels = (8, 6, 4, 2)
+    (against, theirs), (curve, ours) = lasting("plain", levels, 6), lasting("mended", levels, 2)
+    found = mitigations._shift(curve, against, measured({**theirs, **ours}), {}, KL)
+    assert (found["shift_state"], found["shift_low"], found["verdict"]) == ("at least", 3, "helps")  # 5 may be inside
 
 
 def test_differences_stand_at_levels_that_both_sides_have(compared):

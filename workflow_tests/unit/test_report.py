@@ -1,5 +1,6 @@
 """Summary and report: complete, self-contained, the same bytes every time."""
 
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_findings_name_survivors_mitigations_control_and_hidden_damage(example):
     assert "helps against magnitude" in text and "KL of exactly 0" in text
     assert "perplexity alone would not see this damage" in text
     assert "drop blocks does not last to 1, the mildest level tested" in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "end"),
+    [((0, 0, 0), "does not move."), ((0, -1, 1), "moves by 0 [−1, 1]."), ((1, -math.inf, 2), "moves by +1 [−∞, 2].")],
+)
+def test_a_threshold_stands_still_only_if_no_level_between_is_open(example, shift, end):
+    table = tables.read(example["mitigations"])
+    rows = table[(table.mitigation == "dynamic_activations") & (table.criterion == "kl_0.1")].iloc[:1]
+    row = rows.assign(**dict(zip(("shift", "shift_low", "shift_high"), shift, strict=True)), shift_state="levels")
+    assert findings._mitigation(row, example["study"], example_study.CRITERIA).endswith(f"KL 0.1 nat {end}")
 
 
 def test_the_summary_holds_findings_thresholds_and_notes(example, tmp_path):

@@ -42,6 +42,22 @@ def test_an_integer_axis_reports_last_inside_and_first_outside():
     assert (found.threshold, found.inside, found.outside) == (6, 6, 5)
 
 
+def test_the_interval_on_an_integer_axis_holds_the_untested_levels_before_the_first_outside():
+    damage = np.array([0.0, 0.05, 0.5, 1.0])
+    falling = thresholds.tolerance([8, 6, 3, 2], damage, 0.1, low=damage, high=damage, rises=False, integer=True)
+    assert (falling.threshold, falling.low, falling.high) == (6, 4, 6)
+    rising = thresholds.tolerance([0, 1, 4, 8], damage, 0.1, low=damage, high=damage, integer=True)
+    assert (rising.threshold, rising.low, rising.high) == (1, 1, 3)
+
+
+def test_each_end_on_an_integer_axis_takes_the_levels_of_its_own_band():
+    damage = np.array([0.0, 0.05, 0.15, 1.0])
+    found = thresholds.tolerance([0, 2, 5, 9], damage, 0.1, low=damage * 0.5, high=damage * 2.5, integer=True)
+    assert (found.threshold, found.low, found.high) == (2, 0, 8)
+    exceeded = thresholds.tolerance([8, 6, 5, 4], damage + 1, 0.1, damage + 1, damage + 1, rises=False, integer=True)
+    assert (exceeded.state, exceeded.low, exceeded.high) == ("already exceeded", 9, math.inf)
+
+
 def test_states_of_the_ends():
     assert thresholds.tolerance(LEVELS, [0, 0.1, 0.2, 0.3], at=0.3).state == "not reached"
     exceeded = thresholds.tolerance(LEVELS, [0.5, 0.6, 0.7, 0.8], at=0.3)

@@ -2,9 +2,10 @@
 
 Both are paired: the same windows, the same resampling. The shift of a threshold has a delete-one-window jackknife
 interval (t with B-1 degrees of freedom); it counts in the direction of damage, so a positive shift means that the
-model can be modified further. On integer axes the shift is in levels between the last ones inside, and its interval
-joins the two thresholds' intervals. A difference at equal level counts in the metric's own unit; negative is less
-damage.
+model can be modified further. On integer axes the shift is in levels between the last ones tested inside. Its interval
+joins the two thresholds' intervals, which hold the untested whole levels up to the first one outside: sweeps with
+other levels, or with gaps, show no shift that they did not measure. A difference at equal level counts in the metric's
+own unit; negative is less damage.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _shift(
     sign = 1.0 if curve.axis["rises"] else -1.0
     states = (baseline.state, mitigated.state)
     if states != (thresholds.INSIDE, thresholds.INSIDE):
-        return {**row, **_censored(baseline, mitigated, sign, step=1.0 if curve.axis["integer"] else 0.0)}
+        return {**row, **_censored(baseline, mitigated, sign, step=thresholds.STEP if curve.axis["integer"] else 0.0)}
     shift = sign * (mitigated.threshold - baseline.threshold)
     if curve.axis["integer"]:
         near, far = (sorted(_ends(side, sign)) for side in (mitigated, baseline))

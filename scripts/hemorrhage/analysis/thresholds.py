@@ -3,7 +3,9 @@
 The estimator ``tolerance`` fits a non-decreasing curve through the levels and takes its first exceedance. Continuous
 axes are interpolated linearly in nats (that is log-linear in perplexity); on integer axes the last level inside is
 the threshold and the first level outside stands beside it. The interval comes from the curves through the ends of the
-levels' intervals: where the upper one crosses to where the lower one does.
+levels' intervals: where the upper one crosses to where the lower one does. On integer axes it runs from the last level
+inside by the upper one to one step before the first level outside by the lower one: whole levels between two tested
+ones may lie inside as well.
 
 Beside it every sweep with a harmless end gets the ``phase-transition`` estimator, on perplexity and with at least 8
 levels, in both forms of ``phase_transition.py``: its low and high are the range over fits that leave one level out.
@@ -24,6 +26,7 @@ from hemorrhage.analysis.curves import Curve, curves, probe_of, rises
 
 FEWEST_LEVELS = 4
 FLOOR_MULTIPLE = 10
+STEP = 1.0  # between two levels of an integer axis
 INSIDE, NOT_REACHED, EXCEEDED = "inside", "not reached", "already exceeded"
 TOO_FEW, BELOW_FLOOR = "too few levels", "below floor"
 FITTED, SMOOTH = "leave-one-level-out range", "no transition"
@@ -57,7 +60,8 @@ class Threshold:
 
     Attributes:
         threshold: the point on the axis; nan unless the state is ``inside``.
-        low: numerically lower end of its interval; infinite where the interval leaves the tested levels.
+        low: numerically lower end of its interval; infinite where the interval leaves the tested levels. On integer
+            axes both ends are whole levels, tested or not.
         high: numerically upper end.
         inside: last level within the tolerance; nan if none is.
         outside: first level beyond it; nan if none is.
@@ -113,8 +117,10 @@ def tolerance(
     state = _state(found, len(levels), at, floor)
     ends = (math.nan, math.nan)
     if banded and state in (INSIDE, NOT_REACHED, EXCEEDED):
-        near, far = (_end(positions, isotonic.fit(band, masses), at, integer) for band in (upper, lower))
-        ends = (near, far)
+        ends = (
+            _near_end(positions, isotonic.fit(upper, masses), at, integer),
+            _far_end(positions, isotonic.fit(lower, masses), at, integer),
+        )
     sign = 1.0 if rises else -1.0
     level_at = [sign * float(positions[i]) if 0 <= i < len(levels) else math.nan for i in (found.inside, found.outside)]
     monotone = not bool(((curve < lower - 1e-12) | (curve > upper + 1e-12)).any())
@@ -268,12 +274,20 @@ def _state(found: isotonic.Crossing, levels: int, at: float, floor: float) -> st
     return NOT_REACHED if found.outside == levels else INSIDE
 
 
-def _end(positions: np.ndarray, band: np.ndarray, at: float, integer: bool) -> float:
-    """One end of the interval as a position; infinite where the band never or always exceeds the tolerance."""
+def _near_end(positions: np.ndarray, band: np.ndarray, at: float, integer: bool) -> float:
+    """Where a band crosses, as a position; infinite where it never or always exceeds the tolerance."""
     found = isotonic.crossing(positions, band, at, integer)
     if found.inside < 0:
         return -math.inf
     return math.inf if found.outside == len(positions) else found.position
+
+
+def _far_end(positions: np.ndarray, band: np.ndarray, at: float, integer: bool) -> float:
+    """The same, but on integer axes the last whole level before the first one that was found to be outside."""
+    found = isotonic.crossing(positions, band, at, integer)
+    if integer and found.outside < len(positions):
+        return float(positions[found.outside]) - STEP
+    return _near_end(positions, band, at, integer)
 
 
 def _infinite(values: np.ndarray) -> np.ndarray:

@@ -135,7 +135,8 @@ def _mitigation(rows: pd.DataFrame, grid: dict[str, Any], criteria: Mapping[str,
         mitigations.HURTS: "hurts",
         mitigations.SAME: "makes no difference that the data can show",
     }.get(row["verdict"], "is undecided")
-    moves = "does not move" if row["shift"] == 0 else f"moves by {wording.shift(row)}"
+    still = row["shift"] == row["shift_low"] == row["shift_high"] == 0
+    moves = "does not move" if still else f"moves by {wording.shift(row)}"
     if math.isnan(row["shift"]) and row["shift_state"] not in ("at least", "at most"):
         moves = "cannot be compared (" + str(row["shift_state"]) + ")"
     return (

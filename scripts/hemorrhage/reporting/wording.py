@@ -82,7 +82,7 @@ def interval(low: float, high: float, digits: int = 3) -> str:
 
 def level(value: float) -> str:
     """Return a level as short as it is."""
-    return MISSING if math.isnan(value) else f"{value:g}".replace("-", "−")
+    return f"{value:g}".replace("-", "−") if math.isfinite(value) else number(value)
 
 
 def threshold(row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
