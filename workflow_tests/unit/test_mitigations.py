@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage.analysis import mitigations, tables
+from hemorrhage.analysis import mitigations, tables, thresholds
 from hemorrhage.analysis.curves import Curve
 from hemorrhage.analysis.thresholds import Threshold
 
@@ -44,8 +44,8 @@ def test_on_an_integer_axis_the_shift_counts_levels_towards_damage(compared):
     rows = compared[(compared.mitigation == "dynamic_activations") & (compared.kind == "threshold")]
     by_name = {row["criterion"]: row for row in rows.to_dict("records")}
     assert by_name["kl_0.1"]["shift"] == 1 and by_name["kl_0.1"]["shift_state"] == "levels"
-    # The baseline is exceeded at 8 bits, so it needs 9 or more; the mitigated one lasts to 7.
-    assert by_name["kl_0.01"]["shift_state"] == "at least" and by_name["kl_0.01"]["shift_low"] == 2
+    # The baseline is exceeded at 8 bits, but the lower end of its interval is not; the mitigated one lasts to 7.
+    assert by_name["kl_0.01"]["shift_state"] == "at least" and by_name["kl_0.01"]["shift_low"] == 1
 
 
 def sweep(name, levels, axis=BITS):
@@ -117,10 +117,51 @@ def test_censored_thresholds_bound_the_shift():
     nan = math.nan
     inside = Threshold(0.3, 0.28, 0.33, 0.2, 0.4, "inside", 5, True)
     beyond = Threshold(nan, 0.5, math.inf, 0.6, nan, "not reached", 5, True)
+    # The upper end of the damage crosses at 0.5, before the last level of 0.6; the baseline may last to 0.33.
     helped = mitigations._censored(inside, beyond, 1.0, 0.0)
-    assert helped["shift_state"] == "at least" and helped["shift_low"] == pytest.approx(0.27)
+    assert helped["shift_state"] == "at least" and helped["shift_low"] == pytest.approx(0.17)
     assert helped["verdict"] == "helps"
     hurt = mitigations._censored(beyond, inside, 1.0, 0.0)
-    assert hurt["shift_state"] == "at most" and hurt["shift_high"] == pytest.approx(-0.27)
+    assert hurt["shift_state"] == "at most" and hurt["shift_high"] == pytest.approx(-0.17)
     assert hurt["verdict"] == "hurts"
     assert mitigations._censored(beyond, beyond, 1.0, 0.0)["shift_state"] == "not reached / not reached"
+
+
+SPARSITY = {"setting": "sparsity", "harmless": None, "rises": True, "integer": False, "unit": "share of weights"}
+LEVELS = np.array([0.1, 0.2, 0.4, 0.6])
+
+
+def judged(baseline, mitigated):
+    """What is said of the shift between two (damages, half intervals) over the same sparsities."""
+    sides = [
+        thresholds.tolerance(LEVELS, np.array(damage), 0.1, np.subtract(damage, half), np.add(damage, half))
+        for damage, half in (baseline, mitigated)
+    ]
+    return [side.state for side in sides], mitigations._censored(*sides, 1.0, 0.0)
+
+
+CROSSING = ([0.01, 0.05, 0.15, 0.3], [0.002] * 4)  # at 0.30, with its interval from 0.296 to 0.304
+
+
+def test_a_curve_that_barely_stays_inside_helps_no_further_than_its_upper_end():
+    states, found = judged(CROSSING, ([0.03, 0.08, 0.09, 0.095], [0.01, 0.01, 0.02, 0.025]))
+    assert states == ["inside", "not reached"]
+    assert found["shift_low"] == pytest.approx(0.3 - 0.304) and found["verdict"] == "undecided"
+
+
+def test_a_curve_that_starts_barely_outside_hurts_no_more_than_its_lower_end():
+    states, found = judged(CROSSING, ([0.11, 0.12, 0.13, 0.3], [0.03, 0.04, 0.04, 0.1]))
+    assert states == ["inside", "already exceeded"]
+    far = 0.4 + 0.2 * (0.1 - 0.09) / (0.2 - 0.09)  # where the lower end crosses
+    assert found["shift_state"] == "at most" and found["shift_high"] == pytest.approx(far - 0.296)
+    assert found["verdict"] == "undecided"
+
+
+def test_a_curve_well_inside_at_the_last_level_is_known_to_reach_it():
+    _, found = judged(CROSSING, ([0.01, 0.02, 0.03, 0.04], [0.01] * 4))
+    assert found["shift_low"] == pytest.approx(0.6 - 0.304) and found["verdict"] == "helps"
+
+
+def test_a_bound_that_may_lie_anywhere_is_no_bound():
+    _, found = judged(CROSSING, ([0.08, 0.08, 0.08, 0.09], [0.03] * 4))  # its upper end is outside at every level
+    assert found == {"shift_state": "inside / not reached"}

@@ -189,24 +189,34 @@ def _censored(
 ) -> dict[str, Any]:
     """What is known of a shift when a threshold lies outside the tested levels: a careful bound, or only the states.
 
-    The bound runs between the ends of the thresholds' intervals that face each other, so it holds with their
-    uncertainty. On integer axes (``step`` 1, else 0) a threshold is the last level inside, so one that is exceeded at
-    the mildest level lies at least a step before it.
+    The bound runs between the ends of the two sides that face each other, so it holds with their uncertainty.
     """
     inside, beyond, before = thresholds.INSIDE, thresholds.NOT_REACHED, thresholds.EXCEEDED
     states = (baseline.state, mitigated.state)
+    low, high, state = -math.inf, math.inf, ""
     if states in ((inside, beyond), (before, inside), (before, beyond)):
-        start = sign * baseline.outside - step if states[0] == before else max(_ends(baseline, sign))
-        end = sign * mitigated.inside if states[1] == beyond else min(_ends(mitigated, sign))
-        low, high, state = end - start, math.inf, AT_LEAST
+        low, high, state = _near(mitigated, sign) - _far(baseline, sign, step), math.inf, AT_LEAST
     elif states in ((beyond, inside), (inside, before), (beyond, before)):
-        start = sign * baseline.inside if states[0] == beyond else min(_ends(baseline, sign))
-        end = sign * mitigated.outside - step if states[1] == before else max(_ends(mitigated, sign))
-        low, high, state = -math.inf, end - start, AT_MOST
-    else:
+        low, high, state = -math.inf, _far(mitigated, sign, step) - _near(baseline, sign), AT_MOST
+    if math.isinf(low) and math.isinf(high):
         return {"shift_state": f"{baseline.state} / {mitigated.state}"}
     word = verdict(low, high, good=1.0) if low > 0 or high < 0 else OPEN
     return {"shift_low": low, "shift_high": high, "shift_state": state, "verdict": word}
+
+
+def _near(side: thresholds.Threshold, sign: float) -> float:
+    """The position that a threshold lies at or beyond; a curve that stays inside may cross by its upper band."""
+    last = [sign * side.inside] if side.state == thresholds.NOT_REACHED else []
+    return min(*last, *_ends(side, sign))
+
+
+def _far(side: thresholds.Threshold, sign: float, step: float) -> float:
+    """The position that a threshold lies at or before; a curve that starts outside may cross by its lower band.
+
+    On integer axes (``step`` 1, else 0) it lies at least a step before a first level that is outside already.
+    """
+    first = [sign * side.outside - step] if side.state == thresholds.EXCEEDED else []
+    return max(*first, *_ends(side, sign))
 
 
 def _ends(side: thresholds.Threshold, sign: float) -> tuple[float, float]:
