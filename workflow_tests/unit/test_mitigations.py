@@ -9,6 +9,7 @@ import pytest
 from hemorrhage.analysis import mitigations, tables, thresholds
 from hemorrhage.analysis.curves import Curve
 from hemorrhage.analysis.thresholds import Threshold
+from hemorrhage.reporting import wording
 
 KL = {"metric": "kl", "at": 0.1}
 BITS = {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits"}
@@ -140,6 +141,7 @@ def judged(baseline, mitigated):
     return [side.state for side in sides], mitigations._censored(*sides, 1.0, 0.0)
 
 
+KLS = {"plain": [0.01, 0.05, 0.15, 0.3], "mended": [0.01, 0.02, 0.1, 0.3]}
 CROSSING = ([0.01, 0.05, 0.15, 0.3], [0.002] * 4)  # at 0.30, with its interval from 0.296 to 0.304
 
 
@@ -165,3 +167,22 @@ def test_a_curve_well_inside_at_the_last_level_is_known_to_reach_it():
 def test_a_bound_that_may_lie_anywhere_is_no_bound():
     _, found = judged(CROSSING, ([0.08, 0.08, 0.08, 0.09], [0.03] * 4))  # its upper end is outside at every level
     assert found == {"shift_state": "inside / not reached"}
+
+
+def test_without_intervals_no_shift_is_judged():
+    nothing = [math.nan] * 4
+    states, found = judged(([0.01, 0.05, 0.15, 0.3], nothing), ([0.01, 0.02, 0.03, 0.04], nothing))
+    assert states == ["inside", "not reached"] and found == {"shift_state": "no interval"}
+    for axis, moved in ((SPARSITY, 0.1), (BITS | {"rises": True}, 0.2)):
+        rows = measured(
+            {
+                f"{name}~{level}": kl
+                for name in ("plain", "mended")
+                for level, kl in zip(LEVELS, KLS[name], strict=True)
+            },
+            half=math.nan,
+        )
+        found = mitigations._shift(sweep("mended", LEVELS, axis), sweep("plain", LEVELS, axis), rows, {}, KL)
+        assert found["shift"] == pytest.approx(moved) and math.isnan(found["shift_low"])
+        assert (found["shift_state"], found["verdict"]) == ("no interval", "undecided")
+        assert wording.shift(found) == wording.signed(moved)

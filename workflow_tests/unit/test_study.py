@@ -150,6 +150,7 @@ def test_figures_follow_what_is_in_the_study():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
+        (changed(1, "tokens", "evaluation", "windows"), "tokens.evaluation.windows: 1 .* at least 2"),
         (changed("prose", "tokens", "fit", "text"), "unknown text in tokens.fit 'prose'.*Known: wiki"),
         (changed({"source": "hub"}, "models", "a"), "models.a.source"),
         (changed(["wanda_sparsity~0.3"], "decoding", "variants"), "wanda_sparsity~0.3"),

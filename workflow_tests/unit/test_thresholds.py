@@ -83,6 +83,22 @@ def test_an_interval_that_leaves_the_tested_levels_is_open():
     assert falling.low == -math.inf and falling.threshold == pytest.approx(-found.threshold)
 
 
+def test_a_finite_damage_without_an_interval_leaves_the_threshold_without_one():
+    damage, unknown = np.array([0, 0.1, 0.3, 2.0]), np.full(4, math.nan)
+    found = thresholds.tolerance(LEVELS, damage, 0.2, low=unknown, high=unknown)
+    assert found.threshold == pytest.approx(0.3) and found.monotone
+    assert math.isnan(found.low) and math.isnan(found.high)
+    partly = thresholds.tolerance(LEVELS, damage, 0.2, low=[0, math.nan, 0.2, 1], high=[0, math.nan, 0.4, 3])
+    assert math.isnan(partly.low) and math.isnan(partly.high)
+
+
+def test_an_infinite_damage_needs_no_interval():
+    damage = np.array([0, 0.1, 0.3, math.inf])
+    ends = [np.array([*(damage[:3] * factor), math.nan]) for factor in (0.8, 1.25)]
+    found = thresholds.tolerance(LEVELS, damage, 0.2, *ends)
+    assert 0.2 < found.low < found.threshold < found.high < 0.4
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_no_number_is_infinite_damage_and_nothing_is_interpolated_towards_it(bad):
     found = thresholds.tolerance(LEVELS, [0, 0.1, bad, 0.2], at=0.15)

@@ -48,6 +48,7 @@ COLUMNS = [
 ]
 HELPS, HURTS, SAME, OPEN = "helps", "hurts", "no difference", "undecided"
 PAIRED, BRACKETS, AT_LEAST, AT_MOST = "paired", "levels", "at least", "at most"
+NO_INTERVAL = "no interval"
 Windows = Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
 
 
@@ -155,7 +156,9 @@ def _shift(
     if states != (thresholds.INSIDE, thresholds.INSIDE):
         return {**row, **_censored(baseline, mitigated, sign, step=thresholds.STEP if curve.axis["integer"] else 0.0)}
     shift = sign * (mitigated.threshold - baseline.threshold)
-    if curve.axis["integer"]:
+    if math.isnan(baseline.low) or math.isnan(mitigated.low):
+        low, high, state = math.nan, math.nan, NO_INTERVAL
+    elif curve.axis["integer"]:
         near, far = (sorted(_ends(side, sign)) for side in (mitigated, baseline))
         low, high, state = near[0] - far[1], near[1] - far[0], BRACKETS
     else:
@@ -198,6 +201,8 @@ def _censored(
         low, high, state = _near(mitigated, sign) - _far(baseline, sign, step), math.inf, AT_LEAST
     elif states in ((beyond, inside), (inside, before), (beyond, before)):
         low, high, state = -math.inf, _far(mitigated, sign, step) - _near(baseline, sign), AT_MOST
+    if math.isnan(low) or math.isnan(high):
+        return {"shift_state": NO_INTERVAL}
     if math.isinf(low) and math.isinf(high):
         return {"shift_state": f"{baseline.state} / {mitigated.state}"}
     word = verdict(low, high, good=1.0) if low > 0 or high < 0 else OPEN
@@ -205,9 +210,12 @@ def _censored(
 
 
 def _near(side: thresholds.Threshold, sign: float) -> float:
-    """The position that a threshold lies at or beyond; a curve that stays inside may cross by its upper band."""
+    """The position that a threshold lies at or beyond; a curve that stays inside may cross by its upper band.
+
+    nan without an interval; so is ``_far``.
+    """
     last = [sign * side.inside] if side.state == thresholds.NOT_REACHED else []
-    return min(*last, *_ends(side, sign))
+    return float(np.min([*last, *_ends(side, sign)]))
 
 
 def _far(side: thresholds.Threshold, sign: float, step: float) -> float:
@@ -216,7 +224,7 @@ def _far(side: thresholds.Threshold, sign: float, step: float) -> float:
     On integer axes (``step`` 1, else 0) it lies at least a step before a first level that is outside already.
     """
     first = [sign * side.outside - step] if side.state == thresholds.EXCEEDED else []
-    return max(*first, *_ends(side, sign))
+    return float(np.max([*first, *_ends(side, sign)]))
 
 
 def _ends(side: thresholds.Threshold, sign: float) -> tuple[float, float]:

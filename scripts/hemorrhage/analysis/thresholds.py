@@ -60,8 +60,8 @@ class Threshold:
 
     Attributes:
         threshold: the point on the axis; nan unless the state is ``inside``.
-        low: numerically lower end of its interval; infinite where the interval leaves the tested levels. On integer
-            axes both ends are whole levels, tested or not.
+        low: numerically lower end of its interval; infinite where the interval leaves the tested levels, nan where
+            there is none because a finite damage has none. On integer axes both ends are whole levels, tested or not.
         high: numerically upper end.
         inside: last level within the tolerance; nan if none is.
         outside: first level beyond it; nan if none is.
@@ -98,7 +98,8 @@ def tolerance(
         levels: [L] places on the axis in any order, the harmless end included if its damage is known.
         damage: [L] in the unit of ``at``, larger is worse; for perplexity take its logarithm. nan counts as infinite.
         at: the tolerance.
-        low: [L] lower ends of the damages' intervals; without them the threshold has no interval.
+        low: [L] lower ends of the damages' intervals; where one of a finite damage is missing (None, or nan) the
+            threshold has no interval. An infinite damage needs none.
         high: [L] upper ends.
         weights: [L] for the isotonic fit; equal if None.
         rises: True if larger levels do more damage.
@@ -106,17 +107,17 @@ def tolerance(
         floor: damage that the instrument shows without a modification.
     """
     levels, damage = np.asarray(levels, dtype=float), _infinite(damage)
+    bands = _bands(damage, low, high)
     order = np.argsort(levels if rises else -levels, kind="stable")
     positions = (levels if rises else -levels)[order]
     values = damage[order]
     masses = np.ones(len(levels)) if weights is None else np.asarray(weights, dtype=float)[order]
     curve = isotonic.fit(values, masses)
-    lower, upper = (values if end is None else _infinite(end)[order] for end in (low, high))
-    banded = low is not None and high is not None
+    lower, upper = (values, values) if bands is None else (end[order] for end in bands)
     found = isotonic.crossing(positions, curve, at, integer)
     state = _state(found, len(levels), at, floor)
     ends = (math.nan, math.nan)
-    if banded and state in (INSIDE, NOT_REACHED, EXCEEDED):
+    if bands is not None and state in (INSIDE, NOT_REACHED, EXCEEDED):
         ends = (
             _near_end(positions, isotonic.fit(upper, masses), at, integer),
             _far_end(positions, isotonic.fit(lower, masses), at, integer),
@@ -288,6 +289,19 @@ def _far_end(positions: np.ndarray, band: np.ndarray, at: float, integer: bool) 
     if integer and found.outside < len(positions):
         return float(positions[found.outside]) - STEP
     return _near_end(positions, band, at, integer)
+
+
+def _bands(damage: np.ndarray, low: np.ndarray | None, high: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The ends [L] of the damages' intervals, infinite where the damage is; None if a finite damage has no interval.
+
+    A single window has none, nor has a largest value: calling such ends infinite would give an interval where nothing
+    is known.
+    """
+    if low is None or high is None:
+        return None
+    ends = np.array([low, high], dtype=float)
+    ends = np.where(np.isnan(ends) & np.isinf(damage), damage, ends)
+    return None if np.isnan(ends).any() else (ends[0], ends[1])
 
 
 def _infinite(values: np.ndarray) -> np.ndarray:

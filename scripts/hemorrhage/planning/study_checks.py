@@ -36,9 +36,14 @@ def check(study: Study) -> None:
 
 
 def _sources(study: Study) -> None:
-    """Unknown texts, sources of an unknown kind or form, and local ones that are missing."""
+    """Unknown texts, too few windows, sources of an unknown kind or form, and local ones that are missing."""
     for name, spec in study.tokens.sets.items():
         require(spec["text"], study.config["texts"], f"text in tokens.{name}")
+    if study.tokens.sets["evaluation"].get("windows") == 1:
+        raise ValueError(
+            "tokens.evaluation.windows: 1 gives nothing to resample, so no result would have an interval; give at "
+            "least 2, better 16."
+        )
     for section in ("texts", "models"):
         for name, entry in study.config[section].items():
             try:
