@@ -101,6 +101,7 @@ rule compare_mitigations:
     input:
         metrics=f"{TABLES}/metrics.tsv",
         windows=f"{TABLES}/windows.parquet",
+        floors=f"{TABLES}/floors.tsv",
         sources=sources("compare_mitigations.py"),
     output:
         mitigations=f"{TABLES}/mitigations.tsv",

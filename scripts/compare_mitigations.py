@@ -10,5 +10,6 @@ if __name__ == "__main__":
             snakemake.input.windows,
             snakemake.params.grid,
             snakemake.params.criteria,
+            snakemake.input.floors,
             snakemake.output.mitigations,
         )

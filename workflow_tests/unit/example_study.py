@@ -139,7 +139,7 @@ def write_tables(folder: Path) -> dict[str, str]:
     files.write_json(reference, {"floors": {"floor_batch": 0.0, "floor_bf16": 3.1e-5}})
     tables.collect_floors({MODEL: str(reference)}, paths["floors"])
     thresholds.find(paths["metrics"], study, CRITERIA, paths["floors"], paths["thresholds"])
-    mitigations.compare(paths["metrics"], paths["windows"], study, CRITERIA, paths["mitigations"])
+    mitigations.compare(paths["metrics"], paths["windows"], study, CRITERIA, paths["floors"], paths["mitigations"])
     cuts.collect([], paths["cuts"])
     statements.judge(paths["metrics"], paths["windows"], paths["cuts"], study, paths["statements"])
     return {**paths, "study": study}  # type: ignore[dict-item]

@@ -61,7 +61,12 @@ def test_flips_rise_with_damage(with_tasks):
 def test_mitigations_take_the_same_criteria(with_tasks):
     out = with_tasks["folder"] / "mitigations.tsv"
     mitigations.compare(
-        with_tasks["metrics"], with_tasks["windows"], with_tasks["study"], {**SHARE, **example_study.CRITERIA}, str(out)
+        with_tasks["metrics"],
+        with_tasks["windows"],
+        with_tasks["study"],
+        {**SHARE, **example_study.CRITERIA},
+        None,
+        str(out),
     )
     table = tables.read(out)
     # Only one side of every pair has the score: no shift by it, and the others are as before.

@@ -2,14 +2,16 @@
 
 import math
 
+import example_study
 import numpy as np
 import pandas as pd
 import pytest
 
-from hemorrhage.analysis import mitigations, tables, thresholds
+from hemorrhage import plugins
+from hemorrhage.analysis import mitigations, statements, tables, thresholds
 from hemorrhage.analysis.curves import Curve
 from hemorrhage.analysis.thresholds import Threshold
-from hemorrhage.reporting import wording
+from hemorrhage.reporting import findings, plotting, wording
 
 KL = {"metric": "kl", "at": 0.1}
 BITS = {"setting": "bits", "harmless": None, "rises": False, "integer": True, "unit": "bits"}
@@ -126,6 +128,43 @@ def test_censored_thresholds_bound_the_shift():
     assert hurt["shift_state"] == "at most" and hurt["shift_high"] == pytest.approx(-0.17)
     assert hurt["verdict"] == "hurts"
     assert mitigations._censored(beyond, beyond, 1.0, 0.0)["shift_state"] == "not reached / not reached"
+
+
+@pytest.fixture
+def below(example, tmp_path):
+    """The tables of the made-up study with a floor so high that KL 0.01 is below ten times it, and KL 0.1 is not."""
+    paths = {**example, "floors": str(tmp_path / "floors.tsv"), "mitigations": str(tmp_path / "mitigations.tsv")}
+    tables.write(tables.read(example["floors"]).assign(value=0.002), paths["floors"])
+    inputs = [paths[name] for name in ("metrics", "windows", "study")]
+    mitigations.compare(*inputs, example_study.CRITERIA, paths["floors"], paths["mitigations"])
+    return paths
+
+
+def test_no_shift_is_judged_at_a_tolerance_below_the_floor(below):
+    compared = tables.read(below["mitigations"])
+    shifts = compared[compared.kind == "threshold"]
+    low, above = (shifts[shifts.criterion == name] for name in ("kl_0.01", "kl_0.1"))
+    assert set(low.shift_state) == {"below floor / below floor"} and set(low.verdict) == {"undecided"}
+    assert low["shift"].isna().all() and low.shift_low.isna().all() and low.threshold_mitigated.isna().all()
+    assert "helps" in set(above.verdict)
+    assert "helps" in set(compared[compared.kind == "level"].verdict)  # a difference at equal level has no tolerance
+
+
+def test_findings_and_figure_say_that_a_shift_is_below_the_floor(below, tmp_path, monkeypatch):
+    criteria = {"kl_0.01": example_study.CRITERIA["kl_0.01"]}
+    compared = tables.read(below["mitigations"])
+    tables.write(compared[compared.criterion == "kl_0.01"], below["mitigations"])
+    read = [tables.read(below[name]) for name in ("metrics", "thresholds", "mitigations")]
+    told = findings.sentences(*read, below["study"], criteria, statements.read(below["statements"]))
+    assert any("KL 0.01 nat cannot be compared (below floor / below floor)" in sentence for sentence in told)
+
+    boxes = []
+    monkeypatch.setattr(
+        plotting, "save", lambda drawn, *_: boxes.extend(text.get_text() for axes in drawn.axes for text in axes.texts)
+    )
+    settings, draw = {**example_study.SETTINGS, "criteria": criteria}, plugins.get("figures", "mitigations").module.draw
+    draw(below, below["study"], settings, {}, str(tmp_path / "a.svg"), str(tmp_path / "a.png"))
+    assert "undecided: below floor / below floor\nat KL 0.01 nat" in boxes
 
 
 SPARSITY = {"setting": "sparsity", "harmless": None, "rises": True, "integer": False, "unit": "share of weights"}

@@ -53,7 +53,12 @@ Windows = Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
 
 
 def compare(
-    metrics_path: str, windows_path: str, study: dict[str, Any], criteria: Mapping[str, dict[str, Any]], out: str
+    metrics_path: str,
+    windows_path: str,
+    study: dict[str, Any],
+    criteria: Mapping[str, dict[str, Any]],
+    floors_path: str | None,
+    out: str,
 ) -> None:
     """Write mitigations.tsv: rows of kind "threshold" (per criterion) and of kind "level" (per metric and level).
 
@@ -62,9 +67,11 @@ def compare(
         windows_path: windows.parquet.
         study: the grid: variants, axes, repairs, recipes.
         criteria: name -> {"metric", "at"}, as for ``thresholds.find``.
+        floors_path: floors.tsv, or None; a tolerance below ten times a floor is judged by neither table.
         out: mitigations.tsv.
     """
     metrics, windows = tables.read(metrics_path), tables.read_windows(windows_path)
+    floors = tables.read(floors_path) if floors_path else None
     fidelity = metrics[metrics.probe == "fidelity"]
     known = {key: set(group.variant) for key, group in tables.groups(fidelity, ["model", "protocol"])}
     rows: list[dict[str, Any]] = []
@@ -83,12 +90,13 @@ def compare(
             for name, criterion in criteria.items():
                 ours, theirs = (_side(side, metrics, criterion) for side in (pair.curve, against))
                 if min(_measured(ours), _measured(theirs)) > 1:
+                    floor = thresholds.floor_of(floors, pair.curve.model, criterion["metric"])
                     rows.append(
                         {
                             **shared,
                             "kind": "threshold",
                             "criterion": name,
-                            **_shift(ours, theirs, metrics, windows, criterion),
+                            **_shift(ours, theirs, metrics, windows, criterion, floor),
                         }
                     )
         for metric, good in {each["metric"]: -1.0 if rises(each) else 1.0 for each in criteria.values()}.items():
@@ -141,10 +149,15 @@ def _levels(pair: Pair, windows: Windows, metric: str, good: float) -> list[dict
 
 
 def _shift(
-    curve: Curve, against: Curve, metrics: pd.DataFrame, windows: Windows, criterion: Mapping[str, Any]
+    curve: Curve,
+    against: Curve,
+    metrics: pd.DataFrame,
+    windows: Windows,
+    criterion: Mapping[str, Any],
+    floor: float = 0.0,
 ) -> dict[str, Any]:
     """The shift of one threshold from ``against`` to ``curve``, with its interval and state."""
-    baseline, mitigated = (_threshold(side, metrics, criterion) for side in (against, curve))
+    baseline, mitigated = (_threshold(side, metrics, criterion, floor) for side in (against, curve))
     row = {
         "threshold_baseline": baseline.threshold,
         "threshold_mitigated": mitigated.threshold,
@@ -178,12 +191,13 @@ def _shift(
     }
 
 
-def _threshold(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any]) -> thresholds.Threshold:
+def _threshold(curve: Curve, metrics: pd.DataFrame, criterion: Mapping[str, Any], floor: float) -> thresholds.Threshold:
     return thresholds.tolerance(
         curve.levels,
         **thresholds.damage_of(curve, metrics, criterion),
         rises=curve.axis["rises"],
         integer=curve.axis["integer"],
+        floor=floor,
     )
 
 
