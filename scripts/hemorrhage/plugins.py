@@ -21,6 +21,8 @@ It may define
 - ``PACKAGES``: names of further packages that can change its weights;
 - ``REQUIRES``: those of them that it cannot do without and a plain environment may lack; a study is refused without;
 - ``LOSSLESS = True``: its example leaves the logits bit-equal too;
+- ``LEAVES_REFERENCE = True``: added to the unmodified model it changes nothing, so the curve of another step that it is
+  added to starts at the reference; without it, a curve has a harmless end only if this step was measured alone;
 - ``TOLERANCE``: by how much ``NEUTRAL`` may move the logits, where the same sum is made in another order;
 - ``unsuited(model) -> str | None``: the sentence with which it refuses an architecture, None if it serves it.
 

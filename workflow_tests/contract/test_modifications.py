@@ -196,6 +196,14 @@ def assert_only_widths_changed(model, before):
     assert all(torch.equal(parameter, old[name]) for name, parameter in outside.items())
 
 
+@pytest.mark.parametrize(
+    "method", [name for name, plugin in METHODS.items() if getattr(plugin.module, "LEAVES_REFERENCE", False)]
+)
+def test_what_leaves_the_reference_as_it_is_changes_no_logit_of_it(method, architecture):
+    model, _ = example(method, architecture)
+    assert torch.equal(logits(model), logits(tiny.build(architecture)))
+
+
 @every_method
 def test_the_example_does_something(method, architecture):
     model, _ = example(method, architecture)

@@ -117,6 +117,7 @@ def _grid(steps):
         },
         "axes": {method: dict(zip(names, AXES[_kind(method)], strict=True)) for method in methods},
         "repairs": {method: [] for method in methods},
+        "leaves_reference": ["identity"],
         "recipes": {slug: [step] if slug != "identity" else [] for slug, step in steps.items()},
         "calibrations": SETS,
         "evaluation_text": "near",

@@ -108,6 +108,7 @@ def grid() -> dict:
         },
         "axes": AXES,
         "repairs": REPAIRS,
+        "leaves_reference": ["identity", "calibrated_temperature"],
         "recipes": recipes,
         "calibrations": {"default": {"text": "wikipedia", "windows": 16, "window": 128, "joining": "article"}},
         "evaluation_text": "wikipedia",

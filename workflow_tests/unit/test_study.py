@@ -165,3 +165,8 @@ def test_wrong_studies_are_refused_in_one_sentence(config, words):
     with pytest.raises(ValueError, match=words) as refusal:
         Study(config)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_grid_names_the_steps_that_leave_the_reference_as_it_is():
+    config = {**CONFIG, "variants": [[{"wanda": {"sparsity": 0.5}}, "calibrated_temperature"], "finetune"]}
+    assert Study(config).grid()["leaves_reference"] == ["calibrated_temperature", "identity"]

@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hemorrhage.analysis import isotonic, tables, thresholds
+from hemorrhage.analysis.curves import curves
 
 LEVELS = np.array([0.0, 0.2, 0.4, 0.6])
 PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published" / "paper_pruning.tsv"
@@ -151,9 +153,37 @@ def test_the_table_holds_every_sweep_with_two_levels(example):
 
 
 def test_the_harmless_end_of_chained_steps_is_what_remains(example):
-    from hemorrhage.analysis.curves import curves
-
     found = {curve.sweep: curve for curve in curves(tables.read(example["metrics"]), example["study"], fewest=1)}
     assert found["magnitude_sparsity~*+rtn_bits~4"].variants[0] == "rtn_bits~4"
     assert found["magnitude_sparsity~*+calibrated_temperature"].variants[0] == "identity"
     assert not found["magnitude_sparsity~0.5+rtn_bits~*"].anchored
+
+
+def behind_a_finetune(example, alone):
+    """The sweep of magnitude with a fine-tune in the place of the calibrated temperature; perhaps measured alone."""
+    study, old, new = example["study"], "calibrated_temperature", "finetune"
+    recipes = {
+        slug.replace(old, new): [{**step, "method": step["method"].replace(old, new)} for step in steps]
+        for slug, steps in study["recipes"].items()
+    }
+    recipes[new] = [{"method": new, "settings": {}}]
+    changed = {**study, "recipes": recipes, "repairs": {**study["repairs"], new: ["*"]}}
+    metrics = tables.read(example["metrics"])
+    for column in ("variant", "sweep", "method", "arm"):
+        metrics[column] = metrics[column].str.replace(old, new)
+    if alone:
+        own = metrics[metrics.variant == "identity"].assign(variant=new, method=new)
+        metrics = pd.concat([metrics, own])
+    found = {curve.sweep: curve for curve in curves(metrics, changed)}
+    return found["magnitude_sparsity~*+finetune"]
+
+
+def test_a_finetune_without_damage_before_it_is_not_the_reference(example):
+    curve = behind_a_finetune(example, alone=False)
+    assert not curve.anchored and 0 not in curve.levels
+    assert "identity" not in curve.variants
+
+
+def test_a_finetune_measured_alone_is_the_harmless_end_of_the_sweep_behind_it(example):
+    curve = behind_a_finetune(example, alone=True)
+    assert curve.anchored and (curve.levels[0], curve.variants[0]) == (0, "finetune")

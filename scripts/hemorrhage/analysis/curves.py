@@ -168,12 +168,13 @@ def _curve(model, sweep, protocol, places: pd.DataFrame, study: dict[str, Any], 
 def _harmless_end(sweep: str, slug: str, study: dict[str, Any], known: set[str]) -> str | None:
     """The measured variant that a sweep reaches when its step does nothing.
 
-    A mitigation that may be added to anything leaves the reference as it is, so what remains of only such steps is
-    the reference if it was not measured itself.
+    What remains may be only steps that say of themselves that they leave the unmodified reference as it is; it is the
+    reference then, also if it was not measured itself. A step that changes the reference, as a fine-tune does, has no
+    such end unless it was measured alone.
     """
     recipe = list(study["recipes"][slug])
     del recipe[walked(sweep)]
     found = same_steps(recipe, study, known)
-    if found is None and all(EVERY in study["repairs"].get(step["method"], ()) for step in recipe):
+    if found is None and all(step["method"] in study["leaves_reference"] for step in recipe):
         return REFERENCE if REFERENCE in known else None
     return found

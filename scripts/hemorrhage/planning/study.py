@@ -150,6 +150,9 @@ class Study:
             },
             "axes": {method: vars(module.AXIS) for method, module in modules.items() if module.AXIS},
             "repairs": {method: list(module.REPAIRS) for method, module in modules.items()},
+            "leaves_reference": [
+                name for name, module in modules.items() if getattr(module, "LEAVES_REFERENCE", False)
+            ],
             "recipes": {variant.slug: variant.recipe for variant in self.variants},
             "calibrations": self.tokens.calibrations(),
             "evaluation_text": self.config["tokens"]["evaluation"]["text"],

@@ -13,6 +13,7 @@ AXIS = None
 NEUTRAL: dict[str, object] = {}
 EXAMPLE: dict[str, object] = {}
 REPAIRS: tuple[str, ...] = ()
+LEAVES_REFERENCE = True
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ AXIS = None
 NEUTRAL = None
 EXAMPLE: dict[str, object] = {}
 REPAIRS = ("*",)
+LEAVES_REFERENCE = True  # no factor lowers a KL of 0, so none is attached
 WINDOWS = 8  # in one forward pass
 
 
