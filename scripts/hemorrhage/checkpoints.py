@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def open_variant(modification: str | os.PathLike, data: ModificationData) -> tup
         rebuilt = not (folder / RECORD).is_file()
         if rebuilt:
             LOG.info("The checkpoint of %s is no longer cached; its recipe is followed again.", modification)
-            model, fresh = follow(record["recipe"], data)
+            with _threads(record["threads"]):
+                model, fresh = follow(record["recipe"], data)
             save(model, folder, {**fresh, "key": record["key"]})
         model = load(folder, data.dtype, data.device)
         os.utime(folder)
@@ -104,6 +105,7 @@ def follow(recipe: list[dict[str, Any]], data: ModificationData) -> tuple[PreTra
         "layer_map": layers,
         "attachments": attachments.attached(model),
         "parameters": parameters,
+        "threads": torch.get_num_threads(),
         "fingerprint": fingerprint(model),
     }
     return model, record
@@ -118,8 +120,9 @@ def pack(record: dict[str, Any], data: ModificationData, folder: Path) -> bool:
     plugin = plugins.get("modifications", last["method"])
     if not hasattr(plugin.module, "pack"):
         return False
-    model, _ = follow(before, data)
-    plugin.module.pack(model, plugin.settings(last["settings"]), data, folder)
+    with _threads(record["threads"]):
+        model, _ = follow(before, data)
+        plugin.module.pack(model, plugin.settings(last["settings"]), data, folder)
     method = packed.method_of(files.read_json(folder / "config.json"))
     found = packed.load(folder, str(method), data.dtype, data.device)
     for spec in record["attachments"]:
@@ -204,6 +207,17 @@ def _remove_leftovers() -> None:
         with contextlib.suppress(FileNotFoundError):  # another job saves or removes it at this moment
             if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
                 files.remove(part)
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with the threads that made the first checkpoint: another number adds sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _root() -> Path:

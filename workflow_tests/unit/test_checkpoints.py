@@ -65,6 +65,24 @@ def test_evicted_variant_is_built_again_with_equal_weights(data, source, tmp_pat
     assert checkpoints.fingerprint(model) == record["fingerprint"]
 
 
+def test_evicted_variant_is_built_again_with_the_threads_that_built_it(data, source, tmp_path, monkeypatch):
+    """Sums in another order are other weights: timing a variant on all cores failed where its checkpoint was gone."""
+    seen = []
+    follow = checkpoints.follow
+    monkeypatch.setattr(checkpoints, "follow", lambda *given: seen.append(torch.get_num_threads()) or follow(*given))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        path, record = built(data, source, tmp_path)
+        files.remove(tmp_path / "cache" / "checkpoints" / record["key"])
+        torch.set_num_threads(2)
+        checkpoints.open_variant(path, data)
+        assert seen == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_edited_source_changes_the_key(data, source):
     before = checkpoints.key(PRUNE, data, [source], {})
     source.write_text("a = 2\n")
