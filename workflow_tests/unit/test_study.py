@@ -145,6 +145,8 @@ def test_figures_follow_what_is_in_the_study():
     figures = figure_plan.figures(Study(CONFIG))
     assert {"overview", "family_pruning", "mitigations", "decoding"} <= figures.keys()
     assert "decoding" not in figure_plan.figures(Study(changed([], "decoding", "decoders")))
+    healed = Study(changed(["finetune", *CONFIG["variants"]], "variants"))
+    assert "family_recovery" not in figure_plan.figures(healed)  # a step without an axis has no curve to draw
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hemorrhage import plugins
 from hemorrhage.planning import combinations
-from hemorrhage.planning.variants import REFERENCE
 
 if TYPE_CHECKING:
     from hemorrhage.planning.study import Study
@@ -23,8 +22,11 @@ PUBLISHED = {"published_decoding": ["resources/published/paper_decoding.tsv"]}
 
 
 def figures(study: Study) -> dict[str, dict[str, str]]:
-    """The figures of this study: file stem -> name of the plug-in and, for a family's figure, the family."""
-    families = dict.fromkeys(variant.family for variant in study.variants if variant.slug != REFERENCE)
+    """The figures of this study: file stem -> name of the plug-in and, for a family's figure, the family.
+
+    A family has a figure if one of its variants walks an axis.
+    """
+    families = dict.fromkeys(variant.family for variant in study.variants if variant.sweeps())
     found = {"overview": {"name": "overview"}}
     found |= {f"family_{family}": {"name": "family", "family": family} for family in families}
     if any(step.plugin.module.REPAIRS for variant in study.variants for step in variant.steps):
