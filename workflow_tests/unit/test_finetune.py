@@ -26,6 +26,13 @@ def trained(architecture="llama", model=None, **settings):
     return model, PLUGIN.module.apply(model, PLUGIN.settings(settings), TinyData(architecture))
 
 
+def trained_on_one_sequence(model, tokens, adapter):
+    """The loss of every step."""
+    course = finetuning.Course(tokens, batch=1, steps=30, rate=0.01 if adapter == "lora" else 0.003, seed=0)
+    train = finetuning.full if adapter == "full" else lambda *given: finetuning.lora(*given, rank=4, alpha=8)
+    return train(model, course)[1]
+
+
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_the_loss_on_its_text_falls(adapter):
     tokens = TinyData().tokens("default")
@@ -67,9 +74,7 @@ def test_what_is_trained_of_a_pruned_model_is_what_is_left_of_it(adapter, archit
     for target in targets.find(model):
         target.write(target.weight.masked_fill(target.weight.abs() < target.weight.abs().median(), 0))
     before = loss(model, tokens)
-    course = finetuning.Course(tokens, batch=1, steps=30, rate=0.01 if adapter == "lora" else 0.003, seed=0)
-    train = finetuning.full if adapter == "full" else lambda *given: finetuning.lora(*given, rank=4, alpha=8)
-    _, losses = train(model, course)
+    losses = trained_on_one_sequence(model, tokens, adapter)
     assert loss(model, tokens) < before - 0.1
     assert loss(model, tokens) == pytest.approx(losses[-1], abs=0.01)
 
@@ -96,9 +101,7 @@ def test_the_gradient_passes_straight_through_rounded_inputs():
 def test_a_model_with_rounded_inputs_is_trained_as_it_will_run(adapter):
     tokens, model = TinyData().tokens("default")[:1], with_rounded_inputs()
     before = loss(model, tokens)
-    course = finetuning.Course(tokens, batch=1, steps=30, rate=0.01 if adapter == "lora" else 0.003, seed=0)
-    train = finetuning.full if adapter == "full" else lambda *given: finetuning.lora(*given, rank=4, alpha=8)
-    _, losses = train(model, course)
+    losses = trained_on_one_sequence(model, tokens, adapter)
     assert loss(model, tokens) < before - 0.1
     assert loss(model, tokens) == pytest.approx(losses[-1], abs=0.1)
 

@@ -137,7 +137,7 @@ def _legend(names: list[str]) -> tuple[list[Line2D], list[str]]:
 
 def tick_label(slug: str) -> str:
     """Return a decoder's label in lines that fit beside an axis."""
-    return "\n".join(textwrap.wrap(decoder_label(slug), TICK_WIDTH))
+    return textwrap.fill(decoder_label(slug), TICK_WIDTH)
 
 
 def decoder_label(slug: str) -> str:

@@ -48,7 +48,7 @@ def draw(
         for axis, ((model, decoder), group) in zip(axes.flat, panels, strict=False):
             _panel(axis, group, variants)
             owner = f"{model}: " if table.model.nunique() > 1 else ""
-            axis.set_title("\n".join(textwrap.wrap(owner + decoder_label(decoder), TITLE_WIDTH)), fontsize=8.5)
+            axis.set_title(textwrap.fill(owner + decoder_label(decoder), TITLE_WIDTH), fontsize=8.5)
             axis.set_xlabel("tokens n")
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)

@@ -123,9 +123,7 @@ def _surface(
     for place, (levels, name) in enumerate(((across, pair.steps[0]), (up, pair.steps[1]))):
         ticks = ["none" if level is None else wording.level(level) for level in levels]
         (axes.set_xticks if place == 0 else axes.set_yticks)(range(len(levels)), ticks)
-        text = (
-            f"{label(name, study)}: {wording.axis(pair.axes[place])}  (more\N{NO-BREAK SPACE}damage\N{NO-BREAK SPACE}→)"
-        )
+        text = f"{label(name, study)}: {wording.damage_axis(pair.axes[place])}"
         (axes.set_xlabel if place == 0 else axes.set_ylabel)(text)
     drawn.colorbar(mesh, ax=axes, label="nats").outline.set_visible(False)
 

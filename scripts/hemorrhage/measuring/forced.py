@@ -138,10 +138,11 @@ def compare(
     for row, text in enumerate(texts):
         walks = [_walk(reading, weak, row, text, plugin.module, settings) for reading in readings]
         for step, (a, b, own) in enumerate(zip(*walks, readings[1].logits[row], strict=True)):
+            first, second = (_choices(scores, text[0], step, chosen_seeds) for scores in (a, b))
             found = {
                 "count": 1.0,
-                **_apart(a, b, text[0], step, chosen_seeds),
-                **_from_greedy(b, own, text[0], step, chosen_seeds),
+                **_apart(a, b, first, second, plugin.module.STOCHASTIC),
+                **_from_greedy(b, own, second, plugin.module.STOCHASTIC),
             }
             for name, value in found.items():
                 sums[name][row] += value
@@ -225,18 +226,17 @@ def _noise(prompt: int, seed: int, place: int, vocabulary: int) -> torch.Tensor:
 
 
 def _apart(
-    a: torch.Tensor, b: torch.Tensor, prompt: Prompt, step: int, seeds: Sequence[int | None]
+    a: torch.Tensor, b: torch.Tensor, first: Sequence[int], second: Sequence[int], stochastic: bool
 ) -> dict[str, float]:
-    """What separates two rows of scores [V] at one place."""
-    if seeds == [None]:  # a deterministic decoder puts everything on its one choice
-        same = float(a.argmax() == b.argmax())
+    """What separates two rows of scores [V] at one place, and the choices made from them with the same seeds."""
+    same = sum(one == other for one, other in zip(first, second, strict=True)) / len(first)
+    if not stochastic:  # a deterministic decoder puts everything on its one choice
         return {"weight_effect.agreement": same, "weight_effect.total_variation": 1 - same}
     p, q = a.double().softmax(-1), b.double().softmax(-1)
     kl = float(torch.where(p > 0, p * (p.log() - q.log()), 0.0).sum())
-    pairs = zip(_choices(a, prompt, step, seeds), _choices(b, prompt, step, seeds), strict=True)
     finite = bool(np.isfinite(kl))
     return {
-        "weight_effect.agreement": sum(one == other for one, other in pairs) / len(seeds),
+        "weight_effect.agreement": same,
         "weight_effect.total_variation": float((p - q).abs().sum() / 2),
         "weight_effect.kl": kl if finite else 0.0,
         "weight_effect.kl_count": float(finite),
@@ -244,19 +244,18 @@ def _apart(
 
 
 def _from_greedy(
-    scores: torch.Tensor, logits: torch.Tensor, prompt: Prompt, step: int, seeds: Sequence[int | None]
+    scores: torch.Tensor, logits: torch.Tensor, chosen: Sequence[int], stochastic: bool
 ) -> dict[str, float]:
-    """What separates a decoder's scores [V] at one place from greedy search, and from the model's logits [V]."""
-    chosen, greedy = _choices(scores, prompt, step, seeds), int(logits.argmax())
-    total = logits.double().logsumexp(-1)
-    if seeds == [None]:
+    """What separates a decoder's scores [V] and choices at one place from greedy search, and from the logits [V]."""
+    greedy, total = int(logits.argmax()), logits.double().logsumexp(-1)
+    if not stochastic:
         kl = float(total - logits[chosen[0]])
     else:
         kept = scores > -torch.inf
         logs = scores[kept].double().log_softmax(-1)
         kl = float((logs.exp() * (logs - logits[kept].double() + total)).sum())
     return {
-        "decoder_effect.agreement": sum(choice == greedy for choice in chosen) / len(seeds),
+        "decoder_effect.agreement": sum(choice == greedy for choice in chosen) / len(chosen),
         "decoder_effect.kl": kl,
     }
 

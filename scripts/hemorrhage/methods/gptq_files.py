@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hemorrhage.methods import packing, quantization
+from hemorrhage.planning import local_config
 from hemorrhage.settings import between, require, whole
 
 if TYPE_CHECKING:
@@ -62,11 +63,9 @@ class Settings:
 def refuse(settings: Settings, facts: dict[str, int]) -> None:
     """Raise ValueError if a width that a config.json tells cannot be packed, or the group does not divide it."""
     quantization.refuse_facts(settings.group, facts)
-    for name in ("hidden_size", "intermediate_size"):
-        if facts.get(name, 0) % MULTIPLE:
-            raise ValueError(
-                f"{name}: {facts[name]} is not a multiple of {MULTIPLE}, and GPTQ files pack so many at a time."
-            )
+    for name, width in local_config.target_widths(facts).items():
+        if width % MULTIPLE:
+            raise ValueError(f"{name}: {width} is not a multiple of {MULTIPLE}, and GPTQ files pack so many at a time.")
 
 
 def require_widths(settings: Settings, model: PreTrainedModel) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hemorrhage.planning import local_config
 from hemorrhage.settings import between, require
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ def parts(pattern: object) -> tuple[int, int]:
 
 def refuse(settings: Any, facts: dict[str, int]) -> None:
     """Raise ValueError if the pattern does not divide a width that targets read, by what a config.json tells."""
-    for name in ("hidden_size", "intermediate_size"):
-        if name in facts:
-            refuse_width(settings.pattern, name, facts[name])
+    for name, width in local_config.target_widths(facts).items():
+        refuse_width(settings.pattern, name, width)
 
 
 def refuse_width(pattern: str | None, name: str, width: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hemorrhage.methods.sizes import HALF, Sizes
+from hemorrhage.planning import local_config
 from hemorrhage.settings import whole
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ def refuse_width(group: int | None, name: str, width: int) -> None:
 
 def refuse_facts(group: int | None, facts: dict[str, int]) -> None:
     """Raise ValueError if the group does not divide a width that a config.json tells (``local_config.facts``)."""
-    for name in ("hidden_size", "intermediate_size"):
-        if name in facts:
-            refuse_width(group, name, facts[name])
+    for name, width in local_config.target_widths(facts).items():
+        refuse_width(group, name, width)
 
 
 def require_widths(group: int | None, targets: Iterable[Target]) -> None:

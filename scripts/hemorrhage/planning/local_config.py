@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 # The same fact under the names that architectures give it.
@@ -20,6 +21,11 @@ NAMES = {
     "vocab_size": ("vocab_size",),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "n_ctx"),
 }
+
+
+def target_widths(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the widths that targets read, of those in ``sizes`` (what ``facts`` returns), by name."""
+    return {name: sizes[name] for name in ("hidden_size", "intermediate_size") if name in sizes}
 
 
 def facts(path: str | os.PathLike) -> dict[str, int]:

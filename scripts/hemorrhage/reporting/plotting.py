@@ -98,9 +98,7 @@ def damage_axis(axes: Axes, axis: Mapping[str, Any], levels: np.ndarray) -> None
     if axis["integer"]:
         axes.set_xticks(sorted(set(levels.tolist())))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(
-        textwrap.fill(f"{wording.axis(axis)}  (more\N{NO-BREAK SPACE}damage\N{NO-BREAK SPACE}→)", LABEL_WIDTH)
-    )
+    axes.set_xlabel(textwrap.fill(wording.damage_axis(axis), LABEL_WIDTH))
 
 
 def plain_log(axis: Axis) -> None:

@@ -44,6 +44,11 @@ def axis(facts: Mapping[str, Any]) -> str:
     return unit if setting in unit else f"{setting}, {unit}" if unit else setting
 
 
+def damage_axis(facts: Mapping[str, Any]) -> str:
+    """Return the name of an axis that is drawn with the harmless end first."""
+    return f"{axis(facts)}  (more\N{NO-BREAK SPACE}damage\N{NO-BREAK SPACE}→)"
+
+
 def primary(criteria: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the criterion that ranks: the middle one of those on KL, else the first."""
     on_kl = sorted(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hemorrhage.methods import quantization
+from hemorrhage.planning import local_config
 from hemorrhage.settings import Axis, whole
 
 NEEDS: frozenset[str] = frozenset()
@@ -48,9 +49,8 @@ class Settings:
 
 def refuse(settings: Settings, facts: dict[str, int]) -> None:
     """Raise ValueError if blocks do not divide a width, by what a config.json tells."""
-    for name in ("hidden_size", "intermediate_size"):
-        if name in facts:
-            _refuse_width(name, facts[name])
+    for name, width in local_config.target_widths(facts).items():
+        _refuse_width(name, width)
 
 
 def apply(model, settings: Settings, data) -> dict[str, Any]:
